@@ -1,0 +1,51 @@
+"""A cell: suite x workload x variant x parameters. A planned cell is measured or explained; any other is excluded with a reason."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from matrix.strict import Strict
+
+Suite = Literal["training_step", "export_accuracy", "inference_latency"]
+Workload = Literal["intent", "response"]
+
+
+class Cell(Strict):
+    """What is measured, apart from where. `length` is in tokens; "data" means each example's own."""
+
+    suite: Suite
+    workload: Workload
+    variant: str
+    batch: int | None = None
+    length: int | Literal["data"] | None = None
+    mode: Literal["warm", "cold"] | None = None
+    memory_mb: int | None = None
+
+    @property
+    def parameters(self) -> dict[str, int | str]:
+        """The parameters that this cell has, in the order of its identifier."""
+        return {
+            key: value for key in ("mode", "batch", "length", "memory_mb") if (value := getattr(self, key)) is not None
+        }
+
+    @property
+    def id(self) -> str:
+        """`suite/workload/variant[key=value,...]`: the same on every host."""
+        inner = ",".join(f"{key}={value}" for key, value in self.parameters.items())
+        return f"{self.suite}/{self.workload}/{self.variant}" + (f"[{inner}]" if inner else "")
+
+
+class Exclusion(Strict):
+    """A cell that the matrix could have, and why it is not planned here."""
+
+    cell: Cell
+    reason: str
+
+
+class Plan(Strict):
+    """Every cell of one target at one profile: planned, or excluded with its reason."""
+
+    target: str
+    profile: str
+    planned: tuple[Cell, ...]
+    excluded: tuple[Exclusion, ...]

@@ -1,0 +1,77 @@
+"""The project's own definition files and source trees, read from where this package lies."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from matrix.bundle import Source
+from matrix.canonical import digest, tree_digest
+from matrix.errors import DataError
+
+PACKAGE = Path(__file__).parent
+_DECIDING = ("matrix", "suites", "images", "pyproject.toml", "tox.ini")
+"""What decides a number: a change elsewhere (a README, a report) leaves evidence clean."""
+
+
+def text(name: str) -> str:
+    """The definition file `name` of this package (`targets.toml`, for instance)."""
+    return (PACKAGE / name).read_text(encoding="utf-8")
+
+
+def file_text(path: Path) -> str:
+    """A definition file of the user's.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read", remedy=f"give a text file that exists ({error})") from None
+
+
+def suites() -> Path:
+    """The folder of the suites: beside the package in a checkout, inside it in an installed wheel.
+
+    Raises:
+        DataError: they are in neither place.
+    """
+    for place in (PACKAGE.parent / "suites", PACKAGE / "_suites"):
+        if (place / "pytest.ini").is_file():
+            return place
+    raise DataError("the suites are not installed", remedy="install distill-matrix from its checkout or its wheel")
+
+
+def suite_digest() -> str:
+    """Digest of all source that decides what a measured number means: suites, workloads, plug-in."""
+    trees = [*suites().glob("*.py"), suites() / "pytest.ini"]
+    workloads = [path for path in (PACKAGE / "workloads").rglob("*") if path.suffix in {".py", ".toml"}]
+    deciding = (*workloads, PACKAGE / "plugin.py", PACKAGE / "ranks.py", PACKAGE / "flops.py")
+    return digest([tree_digest(deciding, PACKAGE), tree_digest(trees, suites())])
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(PACKAGE.parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603 - fixed commands
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def source() -> Source:
+    """The code that is about to measure."""
+    top = _git("rev-parse", "--show-toplevel")
+    ours = (
+        top is not None and Path(top.strip()) == PACKAGE.parent.resolve()
+    )  # not a stranger's repository around a venv
+    commit = _git("rev-parse", "HEAD") if ours else None
+    changed = _git("status", "--porcelain", "--", *_DECIDING) if commit else None
+    return Source(
+        version=metadata.version("distill-matrix"),
+        commit=commit.strip() if commit else None,
+        dirty=tuple(line[3:] for line in (changed or "").splitlines()),
+        suite_sha256=suite_digest(),
+    )

@@ -1,0 +1,322 @@
+"""Everything that a bundle says, as numbers with intervals and bounds. Pure: a function of one bundle's evidence.
+
+A value over launches is their geometric mean with a t-interval on logarithms; a gate's bound is the worst launch. Samples
+of different launches are never pooled. A quality number's uncertainty is over examples, paired with the reference's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matrix import stats
+from matrix.bundle import Evidence, Measured
+from matrix.catalog import METRICS, REFERENCES
+from matrix.cell import Cell
+from matrix.health import TOLERATED_LAUNCHES, doubts_of
+from matrix.ranks import quantile
+from matrix.target import Kind
+from matrix.verdict import Doubt, Finding, Reason
+
+CONFIDENCE = 0.95
+RERUN = "rerun_max_dlogit"
+_RERUN_TOLERANCE = 1e-4
+"""A logit may move by rounding where a runtime sums in another order the second time; the fp32 parity bound."""
+_QUANTILES = {"p50_s": 0.5, "p95_s": 0.95, "p99_s": 0.99}
+_ONE_SIDED = 1 - 2 * (1 - CONFIDENCE)
+"""The two-sided confidence whose ends are one-sided bounds at CONFIDENCE."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A metric before it is dressed as a finding."""
+
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    bound_low: float | None
+    bound_high: float | None
+    confidence: float
+    samples: int
+    notes: Mapping[str, float]
+
+
+def _over_launches(metric: str, values: Sequence[float], samples: int) -> _Number:
+    """A number that each launch says once; its bounds are the extreme launches."""
+    interval = stats.geometric_interval(values) or stats.mean_interval(values)
+    if len(set(values)) == 1:  # an exact property: the same bytes, the same count
+        interval = stats.Interval(values[0], values[0], values[0])
+    value = interval.value if interval else values[0] if len(values) == 1 else math.nan
+    confidence = stats.median_launch_confidence(len(values))
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return _Number(metric, value, low, high, min(values), max(values), confidence, samples, {})
+
+
+def _quantile_over_launches(metric: str, q: float, launches: Sequence[Floats]) -> _Number:
+    """A quantile: each launch's own order-statistic bounds, and of those the worst launch's."""
+    points = [quantile([float(s) for s in launch], q) for launch in launches]
+    bounds = [stats.quantile_bounds([float(s) for s in launch], q, CONFIDENCE) for launch in launches]
+    number = _over_launches(metric, points, min(len(launch) for launch in launches))
+    lows, highs = [low for low, _ in bounds if low is not None], [high for _, high in bounds if high is not None]
+    if len(highs) < len(
+        launches
+    ):  # a tail quantile that no sample bounds is only the largest sample under another name
+        return replace(number, value=None, low=None, high=None, bound_low=None, bound_high=None)
+    return replace(number, bound_low=min(lows) if len(lows) == len(launches) else None, bound_high=max(highs))
+
+
+def _facts(launches: Sequence[Measured]) -> Iterator[_Number]:
+    """The single values that the suite noted, for metrics that the catalog knows."""
+    for name in sorted({name for one in launches for name in one.evidence.facts}):
+        values = [one.evidence.facts[name] for one in launches if name in one.evidence.facts]
+        if name in METRICS and len(values) == len(launches):
+            yield _over_launches(name, values, 1)
+
+
+def _training(cell: Cell, launches: Sequence[Measured]) -> Iterator[_Number]:
+    medians = [quantile(list(one.samples), 0.5) for one in launches]
+    yield _quantile_over_launches("step_s", 0.5, [one.samples for one in launches])
+    yield _over_launches("samples_per_s", [(cell.batch or 1) / m for m in medians], 1)
+    peaks = [one.evidence.facts.get("matmul_flop_per_s") for one in launches]
+    work = [one.evidence.facts.get("step_flop") for one in launches]
+    if all(peaks) and all(work):
+        shares = [
+            flop / seconds / peak for flop, seconds, peak in zip(work, medians, peaks, strict=True) if flop and peak
+        ]
+        yield _over_launches("peak_fraction", shares, 1)
+
+
+def _latency(cell: Cell, launches: Sequence[Measured]) -> Iterator[_Number]:
+    if cell.mode == "cold":
+        yield _over_launches("start_s", [float(one.samples[0]) for one in launches], 1)
+        return
+    for metric, q in _QUANTILES.items():
+        yield _quantile_over_launches(metric, q, [one.samples for one in launches])
+
+
+def paired_log_ratios(ours: Mapping[int, Measured], reference: Mapping[int, Measured]) -> list[float]:
+    """`log(median ours / median reference)` of each launch that ran both: drift and order fall on both alike."""
+    both = sorted(set(ours) & set(reference))
+    pairs = [(quantile(list(ours[i].samples), 0.5), quantile(list(reference[i].samples), 0.5)) for i in both]
+    return [math.log(mine / base) for mine, base in pairs if mine > 0 and base > 0]
+
+
+def reference_of(cell: Cell, planned: Sequence[Cell]) -> Cell | None:
+    """The planned cell that `cell` is compared with: the suite's reference variant, same parameters (batch aside for quality)."""
+    wanted = {"variant": REFERENCES[cell.suite]} | ({"batch": None} if cell.suite == "export_accuracy" else {})
+    key = cell.model_copy(update=wanted)
+    for other in planned:
+        if other == key or (cell.suite == "export_accuracy" and other.model_copy(update={"batch": None}) == key):
+            return other
+    return None
+
+
+def _ratio(evidence: Evidence, cell: Cell) -> Iterator[_Number]:
+    reference = reference_of(cell, evidence.bundle.planned)
+    if reference is None or reference == cell or cell.mode == "cold":
+        return
+    logs = paired_log_ratios(evidence.launches_of(cell.id), evidence.launches_of(reference.id))
+    if logs:
+        yield _over_launches("ratio", [math.exp(value) for value in logs], 1)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Logits (examples x classes, fp64) and labels of one quality cell, and which examples it has right."""
+
+    logits: Floats
+    labels: npt.NDArray[np.int64]
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each example's largest logit is its label's."""
+        return self.answers == self.labels
+
+    @property
+    def answers(self) -> npt.NDArray[np.int64]:
+        """Each example's class."""
+        return np.argmax(self.logits, axis=1)
+
+
+def outputs_of(evidence: Evidence, cell: Cell) -> Outputs | None:
+    """What the first launch that ran `cell` answered; None where no launch did."""
+    launches = evidence.launches_of(cell.id)
+    if not launches:
+        return None
+    first = launches[min(launches)].evidence
+    if first.outputs is None or first.labels is None:
+        return None
+    return Outputs(evidence.arrays[first.outputs].astype(np.float64), evidence.arrays[first.labels])
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    found: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return found
+
+
+def kl_divergences(reference: Floats, variant: Floats) -> Floats:
+    """KL divergence `sum p (log p - log q)` of each example in nats: p the reference's softmax, q the variant's."""
+    log_p, log_q = _log_softmax(reference), _log_softmax(variant)
+    found: Floats = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    return found
+
+
+def _bounded(metric: str, wide: stats.Interval, narrow: stats.Interval, n: int, **notes: float) -> _Number:
+    return _Number(metric, wide.value, wide.low, wide.high, narrow.low, narrow.high, CONFIDENCE, n, notes)
+
+
+def _quality(evidence: Evidence, cell: Cell) -> Iterator[_Number]:
+    ours = outputs_of(evidence, cell)
+    if ours is None:
+        return
+    n, count = len(ours.labels), int(ours.right.sum())
+    two, one = stats.proportion_interval(count, n), stats.proportion_interval(count, n, _ONE_SIDED)
+    yield _bounded("accuracy", two, one, n)
+    reference = reference_of(cell, evidence.bundle.planned)
+    theirs = outputs_of(evidence, reference) if reference and reference != cell else None
+    if theirs is not None and np.array_equal(ours.labels, theirs.labels):
+        yield from _against(ours, theirs, n)
+
+
+def _against(ours: Outputs, theirs: Outputs, n: int) -> Iterator[_Number]:
+    """The paired comparison with the reference: how much is lost, how far distributions and answers move."""
+    won, lost = int((ours.right & ~theirs.right).sum()), int((theirs.right & ~ours.right).sum())
+    pair = (stats.tango_interval(won, lost, n), stats.tango_interval(won, lost, n, _ONE_SIDED))
+    yield _bounded("accuracy_delta", *pair, n, won=won, lost=lost, mcnemar_p=stats.mcnemar_exact(lost, won))
+    divergences = list(kl_divergences(theirs.logits, ours.logits))
+    wide, narrow = stats.bounded_mean_interval(divergences), stats.bounded_mean_interval(divergences, _ONE_SIDED)
+    if wide and narrow:
+        yield _bounded("mean_kl", wide, narrow, n)
+    flips = int((ours.answers != theirs.answers).sum())
+    yield _bounded("flip_rate", stats.proportion_interval(flips, n), stats.proportion_interval(flips, n, _ONE_SIDED), n)
+    largest = float(np.abs(ours.logits - theirs.logits).max())
+    yield _Number("max_dlogit", largest, largest, largest, largest, largest, 1.0, n, {})
+
+
+def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured]) -> Iterator[_Number]:
+    if cell.suite == "export_accuracy":
+        yield from _quality(evidence, cell)
+    else:
+        yield from (_training if cell.suite == "training_step" else _latency)(cell, launches)
+        yield from _ratio(evidence, cell)
+    yield from _facts(launches)
+
+
+def _merged(doubts: Mapping[int, Sequence[Doubt]], kind: Kind, launches: int) -> tuple[list[Reason], list[Reason]]:
+    """Doubts and faults about one kind of number: a doubt counts when more launches share it than may be bad by chance."""
+    found: dict[str, list[Doubt]] = {}
+    for several in doubts.values():
+        for doubt in {d.reason.rule: d for d in several if kind in d.kinds}.values():
+            found.setdefault(doubt.reason.rule, []).append(doubt)
+    counted: list[Reason] = []
+    fatal: list[Reason] = []
+    for several in found.values():
+        number = f"{several[0].reason.number} (in {len(several)} of {launches} launches)"
+        reason = several[0].reason.model_copy(update={"number": number})
+        if any(doubt.fatal for doubt in several):
+            fatal.append(reason)
+        elif len(several) > TOLERATED_LAUNCHES * launches:
+            counted.append(reason)
+    return counted, fatal
+
+
+def _lost(evidence: Evidence, cell: Cell, measured: int) -> list[Reason]:
+    planned = sum(cell.id in launch.order for launch in evidence.bundle.launches)
+    if measured == planned:
+        return []
+    remedy = "see the bundle's launches for each error"
+    return [
+        Reason(
+            rule="launch_lost", number=f"measured in {measured} of {planned} launches", threshold="all", remedy=remedy
+        )
+    ]
+
+
+def _unstable(evidence: Evidence, launches: Sequence[Measured]) -> list[Reason]:
+    """A quality cell whose answers differ between launches, or within one, is no property of the checkpoint."""
+    strays = max((one.evidence.facts.get(RERUN, 0.0) for one in launches), default=0.0)
+    if strays > _RERUN_TOLERANCE:
+        number = f"a second run moves a logit by {strays:.1e}"
+        return [
+            Reason(
+                rule="not_deterministic",
+                number=number,
+                threshold=f"at most {_RERUN_TOLERANCE:.0e}",
+                remedy="find what is random",
+            )
+        ]
+    names = {one.evidence.outputs for one in launches if one.evidence.outputs}
+    answers = [np.argmax(evidence.arrays[name], axis=1) for name in sorted(names)]
+    flips = max((int((other != answers[0]).sum()) for other in answers[1:]), default=0)
+    if not flips:
+        return []
+    return [
+        Reason(
+            rule="not_deterministic",
+            number=f"{flips} answers differ between launches",
+            threshold="none",
+            remedy="find what is random",
+        )
+    ]
+
+
+def findings_of(evidence: Evidence) -> list[Finding]:
+    """Every number of the bundle, in the plan's order; a cell that no launch measured has none."""
+    found: list[Finding] = []
+    clocks = {record.index: record.clock for record in evidence.bundle.launches}
+    for cell in evidence.bundle.planned:
+        launches = evidence.launches_of(cell.id)
+        if not launches:
+            continue
+        doubts = {index: doubts_of(one, clocks[index]) for index, one in launches.items()}
+        every = list(launches.values())
+        shared = [*_lost(evidence, cell, len(every)), *_unstable(evidence, every)]
+        for number in _numbers(evidence, cell, every):
+            metric = METRICS[number.metric]
+            counted, fatal = _merged(doubts, metric.kind, len(every))
+            found.append(_finding(evidence, cell, number, every, (*shared, *counted), tuple(fatal)))
+    return found
+
+
+def _finding(
+    evidence: Evidence,
+    cell: Cell,
+    number: _Number,
+    launches: Sequence[Measured],
+    doubts: tuple[Reason, ...],
+    faults: tuple[Reason, ...],
+) -> Finding:
+    metric = METRICS[number.metric]
+    ids = {one.evidence.workload_id for one in launches}
+    if len(ids) != 1:
+        faults = (
+            *faults,
+            Reason(rule="workload_id", number=f"{len(ids)} identities", threshold="one", remedy="run it again"),
+        )
+    fields: dict[str, Any] = {
+        key: getattr(number, key)
+        for key in ("value", "low", "high", "bound_low", "bound_high", "confidence", "samples")
+    }
+    return Finding(
+        target=evidence.bundle.target,
+        cell=cell,
+        metric=metric.name,
+        kind=metric.kind,
+        unit=metric.unit,
+        launches=len(launches),
+        workload_id=sorted(ids)[0],
+        bundle=evidence.name,
+        doubts=doubts,
+        faults=faults,
+        notes=dict(number.notes),
+        **fields,
+    )

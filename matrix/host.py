@@ -1,0 +1,224 @@
+"""What this machine is. Reads only; loads no framework; tells `None` where the system does not say."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fnmatch
+import hashlib
+import hmac
+import os
+import platform
+import shutil
+import signal
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from matrix.canonical import digest
+from matrix.sample import Environment, HostClass
+from matrix.target import Expectation
+
+ISA_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "sve",
+)
+"""CPU flags that change which kernels run, and so may change times and INT8 results."""
+
+PACKAGES = (
+    "accelerate",
+    "distill-matrix",
+    "nncf",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "optimum",
+    "optimum-intel",
+    "optimum-onnx",
+    "pytest",
+    "pytest-benchmark",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "MKL_NUM_THREADS",
+    "KMP_AFFINITY",
+    "PYTORCH_ENABLE_MPS_FALLBACK",
+    "MALLOC_ARENA_MAX",
+    "LD_PRELOAD",
+)
+
+
+def read_text(path: str) -> str | None:
+    """A system file's text; None where this system has none."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def _output(*command: str) -> str | None:
+    program = shutil.which(command[0])
+    if program is None:
+        return None
+    try:
+        done = subprocess.run([program, *command[1:]], capture_output=True, text=True, timeout=20, check=False)  # noqa: S603 - fixed commands
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo, or what sysctl tells on a Mac."""
+    text = read_text("/proc/cpuinfo") or ""
+    pairs = (line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    found = {key.strip(): value.strip() for key, value in pairs}
+    if not found and (brand := _output("sysctl", "-n", "machdep.cpu.brand_string")):
+        found = {"model name": brand}
+    return found
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction-set flags of this CPU, as Linux names them; empty where the system does not tell."""
+    info = _cpuinfo()
+    return frozenset((info.get("flags") or info.get("Features") or "").split())
+
+
+@cache
+def gpus() -> tuple[str, ...]:
+    """Names of the NVIDIA GPUs of this host, by nvidia-smi; empty without one."""
+    listed = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return tuple(line.strip() for line in (listed or "").splitlines() if line.strip())
+
+
+def is_virtual() -> bool | None:
+    """Whether this is a virtual machine; None where nothing tells."""
+    if platform.system() == "Darwin":
+        told = _output("sysctl", "-n", "kern.hv_vmm_present")
+        return None if told is None else told == "1"
+    flags = cpu_flags()
+    return "hypervisor" in flags if flags else None
+
+
+def quota_cores() -> float | None:
+    """The CPU quota of this cgroup, in cores; None without one (versions 1 and 2)."""
+    if (text := read_text("/sys/fs/cgroup/cpu.max")) and not text.startswith("max"):
+        quota, period = text.split()
+        return int(quota) / int(period)
+    one = read_text("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+    if one and int(one) > 0:
+        return int(one) / int(read_text("/sys/fs/cgroup/cpu/cpu.cfs_period_us") or 100_000)
+    return None
+
+
+def usable_cores() -> int:
+    """Cores that this process may really use: its affinity, limited by the cgroup's quota.
+
+    ONNX Runtime and OpenVINO ignore quotas (openvino #37838), so threads are always set from this number.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    quota = quota_cores()
+    return max(1, min(affinity, int(quota))) if quota else affinity
+
+
+def host_class() -> HostClass:
+    """The hardware as it matters to a number."""
+    flags = cpu_flags()
+    governor = read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return HostClass(
+        cpu=_cpuinfo().get("model name") or platform.processor() or platform.machine(),
+        machine=platform.machine(),
+        flags=tuple(flag for flag in ISA_FLAGS if flag in flags),
+        cores=usable_cores(),
+        memory_bytes=psutil.virtual_memory().total,
+        gpus=gpus(),
+        driver=(_output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "").split("\n")[0]
+        or None,
+        virtual=is_virtual(),
+        quota_cores=quota_cores(),
+        governor=governor.strip() if governor else None,
+    )
+
+
+def host_class_id(host: HostClass) -> str:
+    """Digest of the hardware class; memory is rounded to GiB, for kernels reserve a little each boot."""
+    facts = host.model_dump(mode="json") | {"memory_bytes": round(host.memory_bytes / 2**30)}
+    return digest(facts)
+
+
+def host_instance() -> str:
+    """A salted HMAC of the machine's id: tells two hosts apart without naming either."""
+    machine = (
+        read_text("/etc/machine-id") or _output("ioreg", "-rd1", "-c", "IOPlatformExpertDevice") or platform.node()
+    )
+    return hmac.new(b"distill-matrix host instance", machine.strip().encode(), hashlib.sha256).hexdigest()
+
+
+def environment() -> Environment:
+    """The software of this process."""
+    installed = {dist.metadata["Name"].lower(): dist.version for dist in metadata.distributions()}
+    return Environment(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()} {'-'.join(platform.libc_ver())}",
+        packages={name: installed[name] for name in PACKAGES if name in installed},
+        packages_sha256=digest(installed),
+        variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
+    )
+
+
+def environment_id(environment: Environment) -> str:
+    """Digest of the software: what a contradiction is held against until it changes."""
+    return digest(environment.model_dump(mode="json"))
+
+
+def mismatches(expect: Expectation) -> list[str]:
+    """What `expect` needs and this host is not, each a clause with both values; empty when the target may run here."""
+    here = (platform.system(), platform.machine())
+    if here != (expect.system, expect.machine):
+        return [f"needs {expect.system} on {expect.machine} (this host is {here[0]} on {here[1]})"]
+    found = []
+    lacking = [flag for flag in expect.cpu_flags if flag not in cpu_flags()]
+    if lacking:
+        found.append(f"needs the CPU flags {', '.join(expect.cpu_flags)} (this CPU lacks {', '.join(lacking)})")
+    if expect.gpu_name and not any(fnmatch.fnmatch(name, expect.gpu_name) for name in gpus()):
+        found.append(f"needs a GPU called {expect.gpu_name!r} (this host has {', '.join(gpus()) or 'none'})")
+    if expect.bare_metal and is_virtual():
+        found.append("needs a bare-metal machine (this host is virtual)")
+    return found
+
+
+def engine_version() -> str | None:
+    """The version of the Docker engine that answers here; None without one."""
+    try:
+        import docker  # noqa: PLC0415 - host extra, absent inside images
+    except ImportError:
+        return None
+    try:
+        with contextlib.closing(docker.from_env(timeout=5)) as client:
+            return str(client.version()["Version"])
+    except (docker.errors.DockerException, OSError):
+        return None
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, so that a killed run leaves nothing measuring (Linux)."""
+    if platform.system() == "Linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

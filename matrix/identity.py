@@ -1,0 +1,44 @@
+"""The workload's identity: two numbers may meet only if it is equal. Nothing of the device or the host enters it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from matrix.canonical import digest
+from matrix.cell import Cell
+from matrix.job import Prepared
+from matrix.profile import Profile
+
+PROTOCOL: Final = 1
+"""Version of the timing protocol: raise it whenever sampling changes what a number means."""
+
+
+def _subject(cell: Cell, prepared: Prepared) -> dict[str, Any]:
+    """What the cell works on: configurations for a training step, the trained student's own weights for all else."""
+    if cell.suite == "training_step":
+        return {
+            "teacher": prepared.teacher_model.config_sha256,
+            "teacher_weights": prepared.teacher_model.weights_sha256,
+            "student": prepared.student_model.config_sha256,
+            "examples": prepared.data.train.sha256,
+        }
+    return {
+        "student": prepared.student_model.config_sha256,
+        "student_weights": prepared.student_model.weights_sha256,
+        "examples": prepared.data.evaluation.sha256,
+    }
+
+
+def workload_id(cell: Cell, profile: Profile, prepared: Prepared, *, suite_sha256: str, dtype: str) -> str:
+    """Digest of everything that decides what the cell's number means, apart from where it was measured."""
+    return digest(
+        {
+            "protocol": PROTOCOL,
+            "suites": suite_sha256,
+            "cell": cell.model_dump(mode="json"),
+            "profile": profile.model_dump(mode="json"),
+            "tokenizer": prepared.tokenizer_sha256,
+            "dtype": dtype,
+            **_subject(cell, prepared),
+        }
+    )

@@ -1,0 +1,61 @@
+"""Reads what a launch's process left behind and says what became of every cell, also when the process did not live to tell."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from matrix.job import End, Job
+from matrix.sample import BENCHMARK, OUTCOMES, PROCESS, LaunchRecord, Outcome, ProcessFacts
+from matrix.strict import parse_json
+
+
+def _lines(path: Path) -> list[bytes]:
+    return [line for line in path.read_bytes().splitlines() if line.strip()] if path.exists() else []
+
+
+def _sampled(folder: Path) -> set[str]:
+    """Cells whose samples pytest-benchmark wrote; it writes its file once, at the end of the session."""
+    path = folder / BENCHMARK
+    if not path.exists():
+        return set()
+    return {entry["params"]["cell_id"] for entry in json.loads(path.read_bytes())["benchmarks"]}
+
+
+def _outcomes(folder: Path, job: Job, end: End) -> tuple[Outcome, ...]:
+    told: dict[str, Outcome] = {}
+    for line in _lines(folder / OUTCOMES):
+        outcome = parse_json(Outcome, line, OUTCOMES)
+        if (
+            told.get(outcome.cell, outcome).state == "measured"
+        ):  # a failure in teardown follows a success, never the reverse
+            told[outcome.cell] = outcome
+    sampled = _sampled(folder)
+    found = []
+    for cell in job.cells:
+        outcome = told.get(cell.id)
+        if outcome is None:
+            outcome = Outcome(cell=cell.id, state="unreached", error=f"the launch did not come to it: {end.story}")
+        elif outcome.state == "measured" and cell.id not in sampled:
+            outcome = Outcome(cell=cell.id, state="failed", error=f"its samples were lost with the launch: {end.story}")
+        found.append(outcome)
+    return tuple(found)
+
+
+def record_of(folder: Path, job: Job, end: End, started: datetime) -> LaunchRecord:
+    """The record of the launch whose process wrote `folder` and ended so."""
+    facts = _lines(folder / PROCESS)
+    process = parse_json(ProcessFacts, facts[0], PROCESS) if facts else None
+    return LaunchRecord(
+        index=job.launch or 0,
+        seed=job.seed,
+        order=tuple(cell.id for cell in job.cells),
+        outcomes=_outcomes(folder, job, end),
+        clock=process.clock if process else None,
+        environment=process.environment if process else None,
+        host=process.host if process else None,
+        started=started.astimezone(UTC).isoformat(timespec="seconds"),
+        seconds=end.seconds,
+        exit_code=end.exit_code,
+    )

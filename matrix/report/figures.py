@@ -1,0 +1,92 @@
+"""One plot a suite: what the tables say, where people would rather look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from matrix.bundle import Evidence
+from matrix.catalog import variant
+from matrix.cell import Cell
+from matrix.policy import Policy
+from matrix.ranks import quantile
+from matrix.report.badges import MARKS
+from matrix.report.material import cells_of
+from matrix.report.svg import Axis, Row, plot
+from matrix.report.tables import Numbers
+from matrix.units import show
+from matrix.verdict import Judged
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn plot and the sentence that says how to read it."""
+
+    svg: str
+    caption: str
+
+
+def _row(label: str, judged: Judged, points: tuple[float, ...], bound: float | None = None) -> Row:
+    finding = judged.finding
+    return Row(label, finding.value, finding.low, finding.high, points, bound, MARKS[judged.state.badge].tone)
+
+
+def _medians(evidence: Evidence, cell: Cell) -> tuple[float, ...]:
+    return tuple(quantile(list(one.samples), 0.5) for one in evidence.launches_of(cell.id).values())
+
+
+def training(evidence: Evidence, numbers: Numbers) -> Figure:
+    """Step time of each stack."""
+    rows = [
+        _row(variant(cell.suite, cell.variant).title, found, _medians(evidence, cell))
+        for cell in cells_of(evidence, "training_step")
+        if (found := numbers.get((cell.id, "step_s")))
+    ]
+    svg = plot(
+        f"plot-training-{evidence.bundle.target}",
+        "Step time of each training stack",
+        rows,
+        Axis("time of one step", lambda v: show(v, "s")),
+    )
+    return Figure(svg, "A dot is a launch's median; the bar is the 95 % interval of their geometric mean.")
+
+
+def exports(evidence: Evidence, numbers: Numbers, policy: Policy) -> Figure:
+    """Accuracy delta of each export."""
+    rows = [
+        _row(variant(cell.suite, cell.variant).title, found, ())
+        for cell in cells_of(evidence, "export_accuracy")
+        if (found := numbers.get((cell.id, "accuracy_delta")))
+    ]
+    limit = next(
+        (gate.limit for gate in policy.gate if gate.metric == "accuracy_delta" and "onnx_int8" in gate.variants), None
+    )
+    lines = ((0.0, "no difference"), *(((limit, "the gate's limit"),) if limit is not None else ()))
+    axis = Axis("accuracy against PyTorch fp32, points", lambda v: f"{100 * v:+.2f}", lines=lines)
+    svg = plot(f"plot-exports-{evidence.bundle.target}", "Accuracy delta of each export with its interval", rows, axis)
+    return Figure(
+        svg,
+        "The bar is Tango's 95 % interval of the paired difference. The dashed lines are zero and the INT8 gate's limit.",
+    )
+
+
+def _latency_rows(evidence: Evidence, numbers: Numbers) -> Iterator[Row]:
+    cells = [cell for cell in cells_of(evidence, "inference_latency") if cell.mode == "warm"]
+    for length in evidence.bundle.profile.latency_lengths:
+        yield Row("own lengths" if length == "data" else f"{length} tokens")
+        for cell in cells:
+            found, tail = numbers.get((cell.id, "p50_s")), numbers.get((cell.id, "p95_s"))
+            if cell.length == length and found:
+                bound = tail.finding.bound_high if tail else None
+                yield _row(variant(cell.suite, cell.variant).title, found, _medians(evidence, cell), bound)
+
+
+def latency(evidence: Evidence, numbers: Numbers) -> Figure:
+    """Warm latency of each runtime at each length."""
+    axis = Axis("time of one call, logarithmic", lambda v: show(v, "s"), log=True)
+    rows = list(_latency_rows(evidence, numbers))
+    svg = plot(f"plot-latency-{evidence.bundle.target}", "Latency of each runtime at each length", rows, axis)
+    return Figure(
+        svg,
+        "A dot is a launch's median, the bar the 95 % interval of p50, the bracket the p95 bound that a gate is judged on.",
+    )

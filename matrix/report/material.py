@@ -1,0 +1,57 @@
+"""What a report is made of, and what of it is shown first: the newest bundle of each target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from matrix.bundle import Evidence
+from matrix.cell import Cell, Plan
+from matrix.estimates import Comparison
+from matrix.plan import make_plan
+from matrix.policy import Policy
+from matrix.profile import Profiles
+from matrix.target import Targets
+from matrix.verdict import Judged, Verdict
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that a report shows, already judged; `torn` names bundles that could not be read."""
+
+    evidence: Sequence[Evidence]
+    judged: Sequence[Judged]
+    verdict: Verdict
+    estimates: Sequence[Comparison]
+    policy: Policy
+    targets: Targets
+    profiles: Profiles
+    now: datetime
+    torn: Sequence[str] = ()
+
+    def newest(self, target: str) -> Evidence | None:
+        """The last bundle of `target`; None when it was never measured."""
+        found = [one for one in self.evidence if one.bundle.target == target]
+        return found[-1] if found else None
+
+    def shown(self) -> list[Evidence]:
+        """The newest bundle of each measured target, in the order of the targets."""
+        return [one for name in self.targets.target if (one := self.newest(name)) is not None]
+
+    def of(self, evidence: Evidence) -> dict[tuple[str, str], Judged]:
+        """A bundle's judged numbers, by cell identifier and metric."""
+        return {
+            (one.finding.cell.id, one.finding.metric): one for one in self.judged if one.finding.bundle == evidence.name
+        }
+
+    def plan(self, target: str) -> Plan:
+        """The plan of `target`: of its newest bundle's profile, or of the policy's first profile when never measured."""
+        newest = self.newest(target)
+        profile = newest.bundle.profile if newest else self.profiles.of(self.policy.evidence.profiles[0])
+        return make_plan(target, self.targets.of(target), profile)
+
+
+def cells_of(evidence: Evidence, suite: str) -> list[Cell]:
+    """A bundle's planned cells of one suite, in the plan's order."""
+    return [cell for cell in evidence.bundle.planned if cell.suite == suite]

@@ -1,0 +1,276 @@
+"""One run of one target: prepare the workload, run the launches, seal the bundle. What ended is kept whatever happens next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from matrix import definitions, host
+from matrix.bundle import Bundle
+from matrix.canonical import digest
+from matrix.errors import EvidenceError, HostError, IncompleteError, UsageError
+from matrix.executors import EXECUTORS
+from matrix.job import End, Event, Folders, Job, Order, Prepared, WorkloadSpec
+from matrix.launches import record_of
+from matrix.plan import cells_of_launch, make_plan
+from matrix.profile import Profile
+from matrix.sample import BENCHMARK, LaunchRecord
+from matrix.store import RunFolder, RunState, Store
+from matrix.strict import parse_json
+from matrix.target import Target, Targets
+
+
+class Watcher(Protocol):
+    """Shows a run to whoever waits for it."""
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+
+    def launch(self, index: int, total: int) -> None:
+        """A launch begins."""
+
+    def event(self, event: Event) -> None:
+        """Progress inside the preparation or a launch."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked to be run, and where it may write."""
+
+    target: str
+    profile: Profile
+    spec: WorkloadSpec
+    store: Store
+    cache: Path
+    resume: bool = False
+
+
+def obstacles(target: Target, *, environment: bool = True) -> list[str]:
+    """Why this host cannot run `target`, each a clause; empty when it can.
+
+    Without `environment`, only the machine and the executors count: what a package manager can still install does not.
+    """
+    found = host.mismatches(target.expect)
+    if found:
+        return found
+    lacks: list[str] = []
+    for name in target.executors:
+        module = EXECUTORS.get(name)
+        lacking = (
+            f"needs the {name} executor, which is not built yet"
+            if module is None
+            else module.missing()
+            if environment
+            else None
+        )
+        if lacking is None:
+            return []
+        lacks.append(lacking)
+    return lacks
+
+
+def choose(targets: Targets, name: str, *, environment: bool = True) -> tuple[str, Target]:
+    """The target that `name` means on this host: itself, or the first of its group whose expectation the host meets.
+
+    Raises:
+        UsageError: nothing is called so.
+        HostError: this host cannot run it.
+    """
+    refused = []
+    for member in targets.named(name):
+        target = targets.of(member)
+        found = obstacles(target, environment=environment)
+        if not found:
+            return member, target
+        refused.append(f"{member} {' and '.join(found)}")
+    raise HostError(
+        f"this host cannot run {name}: {', '.join(refused)}", remedy="`matrix doctor` shows what it can run"
+    )
+
+
+def executor_of(target: Target) -> str:
+    """The first of the target's executors that this host has."""
+    return next(name for name in target.executors if name in EXECUTORS and EXECUTORS[name].missing() is None)
+
+
+def run(request: Request, targets: Targets, watcher: Watcher) -> Path:
+    """Run the target and return its bundle's folder.
+
+    Raises:
+        HostError: this host cannot run it.
+        UsageError: another run holds the store, or what should be resumed cannot be.
+        IncompleteError: the workload could not be prepared; finished parts are kept.
+    """
+    name, target = choose(targets, request.target)
+    with request.store.measuring():
+        folder = _resumed(request, name) if request.resume else _begun(request, name, target, watcher)
+        return Runner(request, target, folder, watcher).run()
+
+
+def _begun(request: Request, name: str, target: Target, watcher: Watcher) -> RunFolder:
+    left = request.store.unfinished(name)
+    if left is not None:
+        watcher.say(
+            f"a run of {name} was left unfinished with {len(left.finished())} launches ({left.path}); --resume goes on with it; this is a new run"
+        )
+    state = RunState(
+        target=name,
+        executor=executor_of(target),
+        created=datetime.now(UTC).isoformat(timespec="microseconds"),
+        attempt=request.store.attempts(name) + 1,
+        profile=request.profile,
+        spec=request.spec,
+        plan=make_plan(name, target, request.profile),
+        suite_sha256=definitions.suite_digest(),
+    )
+    return request.store.begin(state)
+
+
+def _resumed(request: Request, name: str) -> RunFolder:
+    left = request.store.unfinished(name)
+    if left is None:
+        raise UsageError(
+            f"no unfinished run of {name} is under {request.store.root}", remedy="start one without --resume"
+        )
+    asked = (request.profile, request.spec, definitions.suite_digest())
+    if (left.state.profile, left.state.spec, left.state.suite_sha256) != asked:
+        raise UsageError(
+            f"the unfinished run of {name} measured something else",
+            remedy="its profile, data, models or suites differ from what you ask for: start a new run without --resume",
+        )
+    return left
+
+
+class Runner:
+    """A run at work in its folder."""
+
+    def __init__(self, request: Request, target: Target, folder: RunFolder, watcher: Watcher) -> None:
+        self.request, self.target, self.folder, self.watcher = request, target, folder, watcher
+        self.state = folder.state
+        self.executor = EXECUTORS[self.state.executor]
+
+    def run(self) -> Path:
+        """Prepare, launch, seal."""
+        prepared = self.folder.prepared() or self._prepare()
+        kept = self.folder.finished()
+        for index in range(1, self.state.profile.launches + 1):
+            if index in kept:
+                self.watcher.say(f"launch {index} is kept from before")
+            else:
+                self.watcher.launch(index, self.state.profile.launches)
+                self._launch(index, prepared)
+        return self.request.store.seal(self.folder, self._bundle(prepared))
+
+    def _job(self, place: Path, index: int | None, prepared: Prepared | None) -> Job:
+        seed = int(digest([self.state.created, index or 0])[:8], 16)
+        plan, profile = self.state.plan, self.state.profile
+        return Job(
+            target=self.state.target,
+            device=self.target.device,
+            profile=profile,
+            spec=self.state.spec,
+            suite_sha256=self.state.suite_sha256,
+            cells=cells_of_launch(plan, profile, index, seed) if index else plan.planned,
+            folders=Folders(cache=str(self.request.cache.resolve()), out=str(place.resolve())),
+            threads=host.usable_cores(),
+            launch=index,
+            seed=seed,
+            prepared=prepared,
+        )
+
+    def _execute(self, job: Job, place: Path, arguments: list[str], variables: dict[str, str], timeout_s: float) -> End:
+        path = place / "job.json"
+        path.write_text(job.model_dump_json(), encoding="utf-8")
+        common = {
+            "OMP_NUM_THREADS": str(job.threads),
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        }
+        return self.executor.execute(
+            Order([*arguments, str(path)], common | variables, place, timeout_s), self.watcher.event
+        )
+
+    def _prepare(self) -> Prepared:
+        place = self.folder.workplace("prepare")
+        # Training allocates and frees the same large blocks each step; by default glibc maps and unmaps them each time, and
+        # the page faults cost a third of the student's step (measured: 168 -> 102 ms). Nothing is timed in this process.
+        keep_heap = {
+            "MALLOC_MMAP_THRESHOLD_": "4000000000",
+            "MALLOC_TRIM_THRESHOLD_": "8000000000",
+            "MALLOC_TOP_PAD_": "500000000",
+        }
+        job = self._job(place, None, None)
+        end = self._execute(job, place, ["-m", "matrix.workloads.prepare"], keep_heap, job.profile.prepare_timeout_s)
+        answer = place / "prepared.json"
+        if end.exit_code != 0 or not answer.exists():
+            tail = (place / "log.txt").read_text(encoding="utf-8", errors="replace").strip()[-2_000:]
+            raise IncompleteError(f"the workload could not be prepared, {end.story}", remedy=tail or "it said nothing")
+        prepared = parse_json(Prepared, answer.read_bytes(), str(answer))
+        self.folder.keep_prepared(prepared)
+        return prepared
+
+    def _launch(self, index: int, prepared: Prepared) -> None:
+        place, started = self.folder.workplace(f"launch-{index:02d}"), datetime.now(UTC)
+        suites = definitions.suites()
+        arguments = ["-m", "pytest", str(suites), "-c", str(suites / "pytest.ini"), "--rootdir", str(suites), "-q"]
+        arguments += ["-p", "pytest_benchmark.plugin", "-p", "matrix.plugin"]
+        arguments += [f"--benchmark-json={place.resolve() / BENCHMARK}", "--matrix-job"]
+        job = self._job(place, index, prepared)
+        end = self._execute(job, place, arguments, {}, job.profile.launch_timeout_s)
+        record = record_of(place, job, end, started)
+        self.folder.keep_launch(place, record)
+        for outcome in record.outcomes:
+            if outcome.state != "measured":
+                self.watcher.say(
+                    f"launch {index}: {outcome.cell} {outcome.state}: {(outcome.error or '').strip().splitlines()[-1]}"
+                )
+
+    def _bundle(self, prepared: Prepared) -> Bundle:
+        launches = tuple(record for _, record in sorted(self.folder.finished().items()))
+        spoke = [record for record in launches if record.environment and record.host]
+        if not spoke:
+            raise IncompleteError(
+                "no launch lived long enough to say what it ran on", remedy=f"read the logs under {self.folder.path}"
+            )
+        environments = {host.environment_id(record.environment) for record in spoke if record.environment}
+        classes = {host.host_class_id(record.host) for record in spoke if record.host}
+        if len(environments) != 1 or len(classes) != 1:
+            raise EvidenceError(
+                f"the launches of {self.folder.path.name} ran in {len(environments)} environments on {len(classes)} kinds of host",
+                remedy="a bundle is one environment on one host: start a new run without --resume",
+            )
+        state = self.state
+        return Bundle(
+            target=state.target,
+            executor=state.executor,
+            image=self.target.image if state.executor == "docker" else None,
+            created=state.created,
+            attempt=state.attempt,
+            profile=state.profile,
+            spec=_public(state.spec),
+            prepared=prepared,
+            source=definitions.source(),
+            environment_id=environments.pop(),
+            host_class_id=classes.pop(),
+            host_instance=host.host_instance(),
+            planned=state.plan.planned,
+            excluded=state.plan.excluded,
+            launches=launches,
+            files={},
+        )
+
+
+def _public(spec: WorkloadSpec) -> WorkloadSpec:
+    """The request without this machine's folders: a path keeps its last name; digests identify what was there."""
+
+    def name(value: str | None) -> str | None:
+        return Path(value).name if value and Path(value).expanduser().exists() else value
+
+    return WorkloadSpec(data=name(spec.data) or spec.data, teacher=name(spec.teacher), student=name(spec.student))
+
+
+def failures(launches: tuple[LaunchRecord, ...]) -> int:
+    """How many planned measurements of a run's launches did not happen."""
+    return sum(outcome.state != "measured" for record in launches for outcome in record.outcomes)

@@ -1,0 +1,146 @@
+"""What one launch says: the evidence of each cell, beside pytest-benchmark's own statistics, and how the launch went.
+
+A cell's raw samples stay in pytest-benchmark's JSON; `CellEvidence` is its `extra_info["matrix"]`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from matrix.cell import Cell
+from matrix.strict import Strict
+
+EXTRA: Final = "matrix"
+"""The key of `extra_info` that holds a `CellEvidence`."""
+
+OUTCOMES: Final = "outcomes.jsonl"
+PROCESS: Final = "process.json"
+BENCHMARK: Final = "benchmark.json"
+"""A launch's files: an `Outcome` a line, its `ProcessFacts`, pytest-benchmark's own JSON."""
+
+
+class Timing(Strict):
+    """How a cell was sampled. Widths are half-widths of the median's 95 % interval, relative to the median.
+
+    `width` is that of the confirming block, whose samples are the claim; None where its rounds are too few for any.
+    """
+
+    warmup_calls: int
+    steady: bool
+    adaptive_calls: int
+    capped: bool
+    rounds: int
+    asked_width: float
+    doubt_width: float
+    width: float | None
+
+
+class Load(Strict):
+    """What else the machine did while a cell was sampled.
+
+    `cpu_s` is this process' CPU time over `wall_s`; `foreign_cores` the mean number of cores that other processes kept busy;
+    `steal_share` the share of all cores' time that the hypervisor took; `throttled_s` what a CPU quota took. None: not told
+    by this system.
+    """
+
+    wall_s: float
+    cpu_s: float
+    foreign_cores: float | None
+    steal_share: float | None
+    throttled_s: float | None
+
+
+class CellEvidence(Strict):
+    """One cell in one launch. `facts` are its single values by metric name (SI); `outputs` and `labels` name files by digest."""
+
+    cell: Cell
+    workload_id: str
+    device: str
+    dtype: str
+    threads: int
+    load: Load
+    timing: Timing | None = None
+    facts: dict[str, float] = {}
+    outputs: str | None = None
+    labels: str | None = None
+
+
+class ClockCheck(Strict):
+    """The clock's test of itself on this device, before anything is timed.
+
+    `empty_s` times an empty region; `doubling` is the time of 2N units of work over that of N (2 is right); `same` compares
+    the same work under two names (1 is right).
+    """
+
+    empty_s: float
+    doubling: float
+    same: float
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong with the clock; none when its times may be believed."""
+        found = []
+        if self.empty_s > 1e-3:  # noqa: PLR2004 - a millisecond for nothing: no latency could be told from it
+            found.append(f"an empty region takes {self.empty_s:.2e} s")
+        if not 1.8 <= self.doubling <= 2.2:  # noqa: PLR2004 - 10 % around the right answer
+            found.append(f"twice the work takes {self.doubling:.2f} times as long")
+        if not 0.9 <= self.same <= 1.1:  # noqa: PLR2004 - 10 % around the right answer
+            found.append(f"the same work takes {self.same:.2f} times as long under another name")
+        return tuple(found)
+
+
+class Environment(Strict):
+    """The software that a launch ran on. `packages_sha256` covers every installed distribution."""
+
+    python: str
+    system: str
+    packages: dict[str, str]
+    packages_sha256: str
+    variables: dict[str, str]
+
+
+class HostClass(Strict):
+    """The hardware that a launch ran on, as far as it matters to a number."""
+
+    cpu: str
+    machine: str
+    flags: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    gpus: tuple[str, ...] = ()
+    driver: str | None = None
+    virtual: bool | None = None
+    quota_cores: float | None = None
+    governor: str | None = None
+
+
+class ProcessFacts(Strict):
+    """What a launch's process says of itself before its first cell."""
+
+    clock: ClockCheck
+    environment: Environment
+    host: HostClass
+
+
+class Outcome(Strict):
+    """What became of one planned cell in one launch; `error` explains whatever is not measured."""
+
+    cell: str
+    state: Literal["measured", "failed", "unreached"]
+    error: str | None = None
+    seconds: float = 0.0
+
+
+class LaunchRecord(Strict):
+    """One fresh process: the order of its cells (a block of a randomised block design) and what became of each."""
+
+    index: int
+    seed: int
+    order: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+    clock: ClockCheck | None
+    environment: Environment | None
+    host: HostClass | None
+    started: str
+    seconds: float
+    exit_code: int

@@ -1,0 +1,241 @@
+"""Where evidence lies: runs in progress, and bundles. Append-only, content-addressed, written beside and renamed.
+
+A killed run leaves no half bundle: launches that ended are whole folders, everything else is named `.…` and swept.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matrix.bundle import MANIFEST, Bundle, Evidence, FileEntry, Measured
+from matrix.canonical import file_digest
+from matrix.cell import Plan
+from matrix.errors import EvidenceError, MatrixError, UsageError
+from matrix.job import Prepared, WorkloadSpec
+from matrix.profile import Profile
+from matrix.sample import BENCHMARK, EXTRA, CellEvidence, LaunchRecord
+from matrix.strict import Strict, parse, parse_json
+
+LAUNCH = "launch.json"
+
+
+class RunState(Strict):
+    """What a run set out to do: enough to go on with it, or to refuse to."""
+
+    target: str
+    executor: str
+    created: str
+    attempt: int
+    profile: Profile
+    spec: WorkloadSpec
+    plan: Plan
+    suite_sha256: str
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run in progress, on disk."""
+
+    path: Path
+    state: RunState
+
+    def launch(self, index: int) -> Path:
+        """The folder of a finished launch."""
+        return self.path / "launches" / f"{index:02d}"
+
+    def workplace(self, name: str) -> Path:
+        """A fresh hidden folder for something in the making."""
+        place = self.path / f".{name}"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        return place
+
+    def finished(self) -> dict[int, LaunchRecord]:
+        """The launches that ended, by index."""
+        files = sorted(self.path.glob(f"launches/*/{LAUNCH}"))
+        return {record.index: record for record in (parse_json(LaunchRecord, f.read_bytes(), str(f)) for f in files)}
+
+    def keep_launch(self, place: Path, record: LaunchRecord) -> None:
+        """Turn a workplace into a finished launch: whole or not at all."""
+        _write(place / LAUNCH, record.model_dump_json(indent=1))
+        self.launch(record.index).parent.mkdir(exist_ok=True)
+        place.rename(self.launch(record.index))
+
+    def prepared(self) -> Prepared | None:
+        """The workload's identities, if preparation ended."""
+        path = self.path / "prepared.json"
+        return parse_json(Prepared, path.read_bytes(), str(path)) if path.exists() else None
+
+    def keep_prepared(self, prepared: Prepared) -> None:
+        """Remember the workload's identities."""
+        _write(self.path / "prepared.json", prepared.model_dump_json(indent=1))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and make sure that it reached the disk."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+
+
+class Store:
+    """The evidence under one folder (`reports/` by default)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.bundles, self.runs = root, root / "bundles", root / "runs"
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Hold this store for one run: two runs at once would be each other's foreign load.
+
+        Raises:
+            UsageError: another run holds it.
+        """
+        self.runs.mkdir(parents=True, exist_ok=True)
+        with (self.runs / ".lock").open("w", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process dies
+            except OSError:
+                raise UsageError(f"another run is measuring under {self.root}", remedy="wait until it ends") from None
+            yield
+
+    def begin(self, state: RunState) -> RunFolder:
+        """Make the folder of a new run."""
+        path = self.runs / f"{state.target}-{state.created.replace(':', '').replace('-', '')}"
+        path.mkdir(parents=True)
+        _write(path / "run.json", state.model_dump_json(indent=1))
+        return RunFolder(path, state)
+
+    def unfinished(self, target: str) -> RunFolder | None:
+        """The newest run of `target` that did not end; None without one."""
+        for path in sorted(self.runs.glob(f"{target}-*/run.json"), reverse=True):
+            state = parse_json(RunState, path.read_bytes(), str(path))
+            if state.target == target:
+                return RunFolder(path.parent, state)
+        return None
+
+    def attempts(self, target: str) -> int:
+        """How many runs of `target` this store has seen, ended or not: every attempt counts."""
+        sealed = sum(1 for found in self.bundles.glob(f"{target}-*/{MANIFEST}"))
+        return sealed + sum(1 for found in self.runs.glob(f"{target}-*/run.json"))
+
+    def seal(self, run: RunFolder, bundle: Bundle) -> Path:
+        """Turn a run whose launches all ended into a bundle, and sweep the run. Sealing twice gives the same bundle."""
+        beside = self.bundles / f".{run.path.name}"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        for source, name in _parts(run):
+            place = beside / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, place)
+        sealed = bundle.model_copy(update={"files": listed(beside)})
+        _write(beside / MANIFEST, sealed.model_dump_json(indent=1))
+        place = self.bundles / f"{sealed.target}-{sealed.digest[:12]}"
+        if place.exists():
+            shutil.rmtree(beside)
+        else:
+            beside.rename(place)
+        shutil.rmtree(run.path)
+        return place
+
+    def load_all(self) -> tuple[list[Evidence], list[MatrixError]]:
+        """Every bundle of this store by age, and why some cannot be read at all: a torn bundle is shown, not skipped."""
+        found, torn = [], []
+        for place in sorted(self.bundles.glob("*/")):
+            if place.name.startswith("."):
+                continue
+            try:
+                found.append(load(place))
+            except MatrixError as error:
+                torn.append(error)
+        return sorted(found, key=lambda evidence: (evidence.bundle.created, evidence.name)), torn
+
+
+def _parts(run: RunFolder) -> Iterator[tuple[Path, str]]:
+    """Every file of a bundle and its name there; outputs are named by digest, so equal ones are one file."""
+    for index in run.finished():
+        folder = run.launch(index)
+        for name in (LAUNCH, BENCHMARK):
+            if (folder / name).exists():
+                yield folder / name, f"launches/{index:02d}/{name}"
+        for output in sorted(folder.glob("outputs/*.npy")):
+            yield output, f"outputs/{output.name}"
+
+
+def listed(folder: Path) -> dict[str, FileEntry]:
+    """Every file under `folder` but the manifest, with digest and size."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {
+        path.relative_to(folder).as_posix(): FileEntry(sha256=file_digest(path), bytes=path.stat().st_size)
+        for path in files
+    }
+
+
+def _faults(folder: Path, bundle: Bundle) -> tuple[str, ...]:
+    """Every file that is missing, changed or not in the manifest, by name."""
+    seen = listed(folder)
+    changed = [
+        f"{name}: {'missing' if name not in seen else 'changed'}"
+        for name, entry in bundle.files.items()
+        if seen.get(name) != entry
+    ]
+    return tuple(changed + [f"{name}: not in the manifest" for name in seen if name not in bundle.files])
+
+
+def _measured(folder: Path, bundle: Bundle) -> Iterator[tuple[tuple[str, int], Measured]]:
+    for record in bundle.launches:
+        path = folder / "launches" / f"{record.index:02d}" / BENCHMARK
+        if not path.exists():
+            continue
+        for entry in json.loads(path.read_bytes())["benchmarks"]:
+            evidence = parse(CellEvidence, entry["extra_info"][EXTRA], f"{path.name} of launch {record.index}")
+            yield (
+                (evidence.cell.id, record.index),
+                Measured(np.array(entry["stats"]["data"], dtype=np.float64), evidence),
+            )
+
+
+def _arrays(folder: Path, bundle: Bundle) -> Mapping[str, npt.NDArray[Any]]:
+    names = [Path(name) for name in bundle.files if name.startswith("outputs/")]
+    return {name.stem: np.load(io.BytesIO((folder / name).read_bytes()), allow_pickle=False) for name in names}
+
+
+def load(folder: Path) -> Evidence:
+    """The bundle in `folder`, verified file by file; a bundle with faults is read no further than its manifest.
+
+    Raises:
+        EvidenceError: there is no readable manifest, or a file that matches its digest is no evidence.
+    """
+    manifest = folder / MANIFEST
+    try:
+        bundle = parse_json(Bundle, manifest.read_bytes(), str(manifest))
+    except (OSError, MatrixError) as error:
+        raise EvidenceError(
+            f"{folder} has no readable manifest", remedy=f"restore {manifest.name} or remove the folder ({error})"
+        ) from None
+    faults = _faults(folder, bundle)
+    if not folder.name.endswith(bundle.digest[:12]):
+        faults = (f"{MANIFEST}: changed, its digest is {bundle.digest[:12]}", *faults)
+    if faults:
+        return Evidence(bundle, folder.name, {}, {}, faults)
+    try:
+        return Evidence(bundle, folder.name, dict(_measured(folder, bundle)), _arrays(folder, bundle))
+    except (KeyError, ValueError, TypeError, MatrixError) as error:
+        raise EvidenceError(
+            f"{folder} is no evidence", remedy=f"its files match their digests but cannot be read ({error!r})"
+        ) from error

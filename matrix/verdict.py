@@ -1,0 +1,135 @@
+"""What judgement says: numbers with their intervals, their states with reasons, and the answers of gates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from matrix.cell import Cell
+from matrix.strict import Strict
+from matrix.target import Kind
+
+Badge = Literal[
+    "revoked",
+    "invalid",
+    "contradicted",
+    "stale",
+    "estimate",
+    "emulated",
+    "degraded",
+    "inconclusive",
+    "unconfirmed",
+    "confirmed",
+    "trusted",
+]
+
+PRECEDENCE: tuple[Badge, ...] = Badge.__args__  # type: ignore[attr-defined]
+"""The badge shown is the first that holds."""
+
+BELIEVED: frozenset[Badge] = frozenset({"confirmed", "trusted"})
+"""The only badges with which a number may make a gate pass."""
+
+
+class Reason(Strict):
+    """Why a state holds: the rule, the number that it looked at, the threshold, and what would change it."""
+
+    rule: str
+    number: str
+    threshold: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.number} ({self.threshold}); {self.remedy}"
+
+
+class Doubt(NamedTuple):
+    """Something wrong with how one launch measured one cell, and the kinds of number that it touches."""
+
+    reason: Reason
+    kinds: frozenset[Kind]
+    fatal: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One number of one bundle: the estimate, its two-sided interval, and one-sided bounds for gates (all SI; None: none).
+
+    `samples` is the smallest number of samples in a launch (examples, for quality). `confidence` is that of the bounds.
+    """
+
+    target: str
+    cell: Cell
+    metric: str
+    kind: Kind
+    unit: str
+    value: float | None
+    low: float | None
+    high: float | None
+    bound_low: float | None
+    bound_high: float | None
+    confidence: float
+    launches: int
+    samples: int
+    workload_id: str
+    bundle: str
+    doubts: tuple[Reason, ...] = ()
+    faults: tuple[Reason, ...] = ()
+    notes: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Target, cell and metric."""
+        return self.target, self.cell.id, self.metric
+
+
+class State(Strict):
+    """What may be thought of a number today, with every reason."""
+
+    badge: Badge
+    origin: Literal["estimate", "emulated", "measured"]
+    validity: Literal["valid", "degraded", "invalid"]
+    trust: Literal["trusted", "confirmed", "unconfirmed", "inconclusive", "contradicted"]
+    freshness: Literal["fresh", "stale"]
+    reasons: tuple[Reason, ...] = ()
+
+    @property
+    def believed(self) -> bool:
+        """Whether a gate may rest on the number."""
+        return self.badge in BELIEVED
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A finding and its state."""
+
+    finding: Finding
+    state: State
+
+
+Answer = Literal["pass", "fail", "undecided"]
+
+
+class GateResult(Strict):
+    """One gate on one cell: the answer, the bound it was judged on, the limit, and why. A missing cell has no bound."""
+
+    gate: str
+    target: str
+    cell: str
+    metric: str
+    unit: str
+    answer: Answer
+    bound: float | None
+    limit: float
+    badge: Badge | None
+    why: str
+
+
+class Verdict(Strict):
+    """A policy's answer: pass only when every gate passes, and never without a gate."""
+
+    policy: str
+    policy_sha256: str
+    answer: Answer
+    results: tuple[GateResult, ...]
+    invalid: tuple[str, ...]
+    bundles: tuple[str, ...]

@@ -1,0 +1,19 @@
+"""ONNX in fp32 by optimum: what most teams ship first (seed, section 2.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from optimum.onnxruntime import ORTModelForSequenceClassification
+
+MODEL = "model.onnx"
+NEEDS: tuple[str, ...] = ("torch_fp32",)
+
+
+def export(made: Mapping[str, Path], out: Path, calibration: Sequence[Mapping[str, list[int]]]) -> None:  # noqa: ARG001
+    """Export with dynamic batch and length; optimum checks the graph against the checkpoint."""
+    model = ORTModelForSequenceClassification.from_pretrained(
+        made["torch_fp32"], export=True, provider="CPUExecutionProvider"
+    )
+    model.save_pretrained(out)

@@ -1,0 +1,53 @@
+"""Serving runtimes: one module a runtime, a Protocol and one dict. Every runtime keeps one contract, so that times compare.
+
+A call takes what a tokenizer gives (NumPy int64, batch x length) and returns logits (NumPy float32, batch x classes) on the
+host: conversions and copies are inside the clock, because a service pays for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+Inputs = Mapping[str, npt.NDArray[np.int64]]
+Predict = Callable[[Inputs], npt.NDArray[np.float32]]
+
+INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class Runtime(Protocol):
+    """What a runtime's module offers."""
+
+    def load(self, model: Path, *, device: str, threads: int) -> Predict:
+        """Load the model file (or its checkpoint folder) and return the function that serves it."""
+
+
+class Serving(NamedTuple):
+    """A variant of inference: the export format that it loads and the module that runs it."""
+
+    format: str
+    module: str
+
+
+SERVINGS: Final[dict[str, Serving]] = {
+    "torch_eager": Serving("torch_fp32", "torch_eager"),
+    "ort_fp32": Serving("onnx_fp32", "onnx_runtime"),
+    "ort_int8": Serving("onnx_int8", "onnx_runtime"),
+    "openvino_fp32": Serving("openvino_fp32", "openvino_cpu"),
+    "openvino_int8": Serving("openvino_int8", "openvino_cpu"),
+}
+
+
+def runtime(variant: str) -> Runtime:
+    """The module that serves `variant`; its framework is imported on this call."""
+    return cast("Runtime", import_module(f"{__name__}.{SERVINGS[variant].module}"))
+
+
+def serving_of(export_format: str) -> str:
+    """The variant that serves an export format."""
+    return next(name for name, serving in SERVINGS.items() if serving.format == export_format)

@@ -1,0 +1,35 @@
+"""OpenVINO's CPU plug-in, one request, latency hint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openvino
+
+from matrix.errors import DataError
+from matrix.workloads.serve import Inputs, Predict
+
+
+def load(model: Path, *, device: str, threads: int) -> Predict:
+    """Serve the IR whose topology is the file `model`.
+
+    The precision hint is fp32: on a CPU with bf16 OpenVINO computes in bf16 unless told otherwise, and an "fp32" row would lie.
+
+    Raises:
+        DataError: the device is not the CPU.
+    """
+    if device != "cpu":
+        raise DataError(f"OpenVINO has no {device} plug-in", remedy="measure it on an x86 CPU target")
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(model), "CPU", config)
+    request = compiled.create_infer_request()
+    names = [port.any_name for port in compiled.inputs]
+
+    def predict(inputs: Inputs) -> npt.NDArray[np.float32]:
+        request.infer({name: inputs[name] for name in names}, share_inputs=True)
+        logits: npt.NDArray[np.float32] = request.get_output_tensor(0).data.copy()
+        return logits
+
+    return predict

@@ -1,0 +1,28 @@
+"""PyTorch eager in fp32: the reference runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from matrix.workloads.serve import Inputs, Predict
+
+
+def load(model: Path, *, device: str, threads: int) -> Predict:
+    """Serve the checkpoint whose weights are the file `model`."""
+    torch.set_num_threads(threads)
+    network = (
+        AutoModelForSequenceClassification.from_pretrained(model.parent, torch_dtype=torch.float32).to(device).eval()
+    )
+
+    @torch.inference_mode()
+    def predict(inputs: Inputs) -> npt.NDArray[np.float32]:
+        tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+        logits: npt.NDArray[np.float32] = network(**tensors).logits.cpu().numpy()  # the copy waits for the device
+        return logits
+
+    return predict

@@ -1,0 +1,26 @@
+"""Batch-1 latency of each runtime: warm at each length, and cold from a new process to its first answer."""
+
+import itertools
+
+import pytest
+
+from matrix.workloads import serving
+
+
+@pytest.mark.cells(suite="inference_latency", mode="warm")
+def test_warm(cell, launch, measure):
+    """Every probe is answered as the reference answers it before the clock starts."""
+    probes = launch.examples.probes(cell.length)
+    predict = serving.load(cell.variant, launch, device=launch.job.device, threads=measure.threads)
+    serving.agree(predict, probes, launch.examples.reference[str(cell.length)], exact="int8" not in cell.variant)
+    turn = itertools.cycle(probes)
+    measure.sampled(predict, launch.job.profile.inference, setup=lambda: ((next(turn),), {}))
+
+
+@pytest.mark.cells(suite="inference_latency", mode="cold")
+def test_cold(cell, launch, measure):
+    """A new process imports, loads and answers one example; its own clock says where the time went."""
+    probe, reference = launch.examples.probes("data")[0], launch.examples.reference["data"][:1]
+    started = measure.once(lambda: serving.cold_start(cell.variant, launch, probe))
+    serving.same_answers(started.logits, reference, exact="int8" not in cell.variant)
+    measure.facts(**started.facts)

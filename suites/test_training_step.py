@@ -1,0 +1,15 @@
+"""One optimizer step of each training stack: same models, examples, loss and optimizer; where its time goes."""
+
+import pytest
+
+from matrix.workloads import training
+
+
+@pytest.mark.cells(suite="training_step")
+def test_training_step(cell, launch, measure):
+    """The stack's loss and gradients equal the reference's before the clock starts, and its weights move while it runs."""
+    with training.prepared(cell, launch) as run:
+        training.agree(run)
+        rounds = measure.sampled(run.step, launch.job.profile.training, setup=run.between)
+        assert run.moved(), "the student's weights did not change: no training was timed"
+        measure.facts(**run.facts(rounds))
