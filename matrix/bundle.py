@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import model_validator
 
-from matrix.cell import Cell, Exclusion
 from matrix.canonical import digest
+from matrix.cell import Cell, Exclusion
 from matrix.job import Prepared, WorkloadSpec
 from matrix.profile import Profile
 from matrix.sample import CellEvidence, LaunchRecord

@@ -16,8 +16,10 @@ from scipy import stats as distributions
 from matrix import stats
 from matrix.bundle import Evidence
 from matrix.cell import Cell
-from matrix.findings import Outputs, outputs_of, paired_log_ratios, reference_of
+from matrix.findings import paired_log_ratios
+from matrix.number import reference_of
 from matrix.policy import Margins
+from matrix.quality import Outputs, outputs_of
 from matrix.target import Kind
 from matrix.verdict import Reason
 
@@ -133,7 +135,8 @@ def export_delta(ours: tuple[Outputs, Outputs], theirs: tuple[Outputs, Outputs],
         Reason(
             rule="export delta",
             number=f"here {_points(mine)}, there {_points(other)}, difference {_points(difference)}",
-            threshold=f"each at least -{100 * margins.export_delta:.1f} points, difference within ±{100 * margins.accuracy:.1f} points",
+            threshold=f"each at least -{100 * margins.export_delta:.1f} points, "
+            f"difference within ±{100 * margins.accuracy:.1f} points",
             remedy="compare the two devices' logits example by example",
         ),
     )

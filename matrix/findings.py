@@ -8,48 +8,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from matrix import stats
+from matrix import quality, stats
 from matrix.bundle import Evidence, Measured
-from matrix.catalog import METRICS, REFERENCES
+from matrix.catalog import METRICS
 from matrix.cell import Cell
 from matrix.health import TOLERATED_LAUNCHES, doubts_of
+from matrix.number import CONFIDENCE, Number, reference_of
 from matrix.ranks import quantile
 from matrix.target import Kind
 from matrix.verdict import Doubt, Finding, Reason
 
-CONFIDENCE = 0.95
 RERUN = "rerun_max_dlogit"
 _RERUN_TOLERANCE = 1e-4
 """A logit may move by rounding where a runtime sums in another order the second time; the fp32 parity bound."""
 _QUANTILES = {"p50_s": 0.5, "p95_s": 0.95, "p99_s": 0.99}
-_ONE_SIDED = 1 - 2 * (1 - CONFIDENCE)
-"""The two-sided confidence whose ends are one-sided bounds at CONFIDENCE."""
-
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class _Number:
-    """A metric before it is dressed as a finding."""
-
-    metric: str
-    value: float | None
-    low: float | None
-    high: float | None
-    bound_low: float | None
-    bound_high: float | None
-    confidence: float
-    samples: int
-    notes: Mapping[str, float]
-
-
-def _over_launches(metric: str, values: Sequence[float], samples: int) -> _Number:
+def _over_launches(metric: str, values: Sequence[float], samples: int) -> Number:
     """A number that each launch says once; its bounds are the extreme launches."""
     interval = stats.geometric_interval(values) or stats.mean_interval(values)
     if len(set(values)) == 1:  # an exact property: the same bytes, the same count
@@ -57,10 +39,10 @@ def _over_launches(metric: str, values: Sequence[float], samples: int) -> _Numbe
     value = interval.value if interval else values[0] if len(values) == 1 else math.nan
     confidence = stats.median_launch_confidence(len(values))
     low, high = (interval.low, interval.high) if interval else (None, None)
-    return _Number(metric, value, low, high, min(values), max(values), confidence, samples, {})
+    return Number(metric, value, low, high, min(values), max(values), confidence, samples, {})
 
 
-def _quantile_over_launches(metric: str, q: float, launches: Sequence[Floats]) -> _Number:
+def _quantile_over_launches(metric: str, q: float, launches: Sequence[Floats]) -> Number:
     """A quantile: each launch's own order-statistic bounds, and of those the worst launch's."""
     points = [quantile([float(s) for s in launch], q) for launch in launches]
     bounds = [stats.quantile_bounds([float(s) for s in launch], q, CONFIDENCE) for launch in launches]
@@ -73,7 +55,7 @@ def _quantile_over_launches(metric: str, q: float, launches: Sequence[Floats]) -
     return replace(number, bound_low=min(lows) if len(lows) == len(launches) else None, bound_high=max(highs))
 
 
-def _facts(launches: Sequence[Measured]) -> Iterator[_Number]:
+def _facts(launches: Sequence[Measured]) -> Iterator[Number]:
     """The single values that the suite noted, for metrics that the catalog knows."""
     for name in sorted({name for one in launches for name in one.evidence.facts}):
         values = [one.evidence.facts[name] for one in launches if name in one.evidence.facts]
@@ -81,7 +63,7 @@ def _facts(launches: Sequence[Measured]) -> Iterator[_Number]:
             yield _over_launches(name, values, 1)
 
 
-def _training(cell: Cell, launches: Sequence[Measured]) -> Iterator[_Number]:
+def _training(cell: Cell, launches: Sequence[Measured]) -> Iterator[Number]:
     medians = [quantile(list(one.samples), 0.5) for one in launches]
     yield _quantile_over_launches("step_s", 0.5, [one.samples for one in launches])
     yield _over_launches("samples_per_s", [(cell.batch or 1) / m for m in medians], 1)
@@ -94,7 +76,7 @@ def _training(cell: Cell, launches: Sequence[Measured]) -> Iterator[_Number]:
         yield _over_launches("peak_fraction", shares, 1)
 
 
-def _latency(cell: Cell, launches: Sequence[Measured]) -> Iterator[_Number]:
+def _latency(cell: Cell, launches: Sequence[Measured]) -> Iterator[Number]:
     if cell.mode == "cold":
         yield _over_launches("start_s", [float(one.samples[0]) for one in launches], 1)
         return
@@ -109,17 +91,7 @@ def paired_log_ratios(ours: Mapping[int, Measured], reference: Mapping[int, Meas
     return [math.log(mine / base) for mine, base in pairs if mine > 0 and base > 0]
 
 
-def reference_of(cell: Cell, planned: Sequence[Cell]) -> Cell | None:
-    """The planned cell that `cell` is compared with: the suite's reference variant, same parameters (batch aside for quality)."""
-    wanted = {"variant": REFERENCES[cell.suite]} | ({"batch": None} if cell.suite == "export_accuracy" else {})
-    key = cell.model_copy(update=wanted)
-    for other in planned:
-        if other == key or (cell.suite == "export_accuracy" and other.model_copy(update={"batch": None}) == key):
-            return other
-    return None
-
-
-def _ratio(evidence: Evidence, cell: Cell) -> Iterator[_Number]:
+def _ratio(evidence: Evidence, cell: Cell) -> Iterator[Number]:
     reference = reference_of(cell, evidence.bundle.planned)
     if reference is None or reference == cell or cell.mode == "cold":
         return
@@ -128,83 +100,9 @@ def _ratio(evidence: Evidence, cell: Cell) -> Iterator[_Number]:
         yield _over_launches("ratio", [math.exp(value) for value in logs], 1)
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """Logits (examples x classes, fp64) and labels of one quality cell, and which examples it has right."""
-
-    logits: Floats
-    labels: npt.NDArray[np.int64]
-
-    @property
-    def right(self) -> npt.NDArray[np.bool_]:
-        """Whether each example's largest logit is its label's."""
-        return self.answers == self.labels
-
-    @property
-    def answers(self) -> npt.NDArray[np.int64]:
-        """Each example's class."""
-        return np.argmax(self.logits, axis=1)
-
-
-def outputs_of(evidence: Evidence, cell: Cell) -> Outputs | None:
-    """What the first launch that ran `cell` answered; None where no launch did."""
-    launches = evidence.launches_of(cell.id)
-    if not launches:
-        return None
-    first = launches[min(launches)].evidence
-    if first.outputs is None or first.labels is None:
-        return None
-    return Outputs(evidence.arrays[first.outputs].astype(np.float64), evidence.arrays[first.labels])
-
-
-def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    found: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return found
-
-
-def kl_divergences(reference: Floats, variant: Floats) -> Floats:
-    """KL divergence `sum p (log p - log q)` of each example in nats: p the reference's softmax, q the variant's."""
-    log_p, log_q = _log_softmax(reference), _log_softmax(variant)
-    found: Floats = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
-    return found
-
-
-def _bounded(metric: str, wide: stats.Interval, narrow: stats.Interval, n: int, **notes: float) -> _Number:
-    return _Number(metric, wide.value, wide.low, wide.high, narrow.low, narrow.high, CONFIDENCE, n, notes)
-
-
-def _quality(evidence: Evidence, cell: Cell) -> Iterator[_Number]:
-    ours = outputs_of(evidence, cell)
-    if ours is None:
-        return
-    n, count = len(ours.labels), int(ours.right.sum())
-    two, one = stats.proportion_interval(count, n), stats.proportion_interval(count, n, _ONE_SIDED)
-    yield _bounded("accuracy", two, one, n)
-    reference = reference_of(cell, evidence.bundle.planned)
-    theirs = outputs_of(evidence, reference) if reference and reference != cell else None
-    if theirs is not None and np.array_equal(ours.labels, theirs.labels):
-        yield from _against(ours, theirs, n)
-
-
-def _against(ours: Outputs, theirs: Outputs, n: int) -> Iterator[_Number]:
-    """The paired comparison with the reference: how much is lost, how far distributions and answers move."""
-    won, lost = int((ours.right & ~theirs.right).sum()), int((theirs.right & ~ours.right).sum())
-    pair = (stats.tango_interval(won, lost, n), stats.tango_interval(won, lost, n, _ONE_SIDED))
-    yield _bounded("accuracy_delta", *pair, n, won=won, lost=lost, mcnemar_p=stats.mcnemar_exact(lost, won))
-    divergences = list(kl_divergences(theirs.logits, ours.logits))
-    wide, narrow = stats.bounded_mean_interval(divergences), stats.bounded_mean_interval(divergences, _ONE_SIDED)
-    if wide and narrow:
-        yield _bounded("mean_kl", wide, narrow, n)
-    flips = int((ours.answers != theirs.answers).sum())
-    yield _bounded("flip_rate", stats.proportion_interval(flips, n), stats.proportion_interval(flips, n, _ONE_SIDED), n)
-    largest = float(np.abs(ours.logits - theirs.logits).max())
-    yield _Number("max_dlogit", largest, largest, largest, largest, largest, 1.0, n, {})
-
-
-def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured]) -> Iterator[_Number]:
+def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured]) -> Iterator[Number]:
     if cell.suite == "export_accuracy":
-        yield from _quality(evidence, cell)
+        yield from quality.numbers_of(evidence, cell)
     else:
         yield from (_training if cell.suite == "training_step" else _latency)(cell, launches)
         yield from _ratio(evidence, cell)
@@ -290,7 +188,7 @@ def findings_of(evidence: Evidence) -> list[Finding]:
 def _finding(
     evidence: Evidence,
     cell: Cell,
-    number: _Number,
+    number: Number,
     launches: Sequence[Measured],
     doubts: tuple[Reason, ...],
     faults: tuple[Reason, ...],
@@ -313,7 +211,7 @@ def _finding(
         kind=metric.kind,
         unit=metric.unit,
         launches=len(launches),
-        workload_id=sorted(ids)[0],
+        workload_id=min(ids),
         bundle=evidence.name,
         doubts=doubts,
         faults=faults,

@@ -69,7 +69,10 @@ class Artifact(Strict):
 
 
 class Prepared(Strict):
-    """All identities of a workload, after its student was trained and exported. `student`, `exports` and `examples` are cache keys."""
+    """All identities of a workload, once its student is trained and exported.
+
+    `student`, `exports` and `examples` are keys of the cache; `reused` says that the student was found there.
+    """
 
     data: DataIdentity
     tokenizer_sha256: str

@@ -34,10 +34,9 @@ def _outcomes(folder: Path, job: Job, end: End) -> tuple[Outcome, ...]:
     sampled = _sampled(folder)
     found = []
     for cell in job.cells:
-        outcome = told.get(cell.id)
-        if outcome is None:
-            outcome = Outcome(cell=cell.id, state="unreached", error=f"the launch did not come to it: {end.story}")
-        elif outcome.state == "measured" and cell.id not in sampled:
+        unreached = Outcome(cell=cell.id, state="unreached", error=f"the launch did not come to it: {end.story}")
+        outcome = told.get(cell.id, unreached)
+        if outcome.state == "measured" and cell.id not in sampled:
             outcome = Outcome(cell=cell.id, state="failed", error=f"its samples were lost with the launch: {end.story}")
         found.append(outcome)
     return tuple(found)

@@ -32,7 +32,10 @@ def _reason_against(variant: Variant, target: Target) -> str | None:
     if target.serves_only and variant.workload == "response":
         return f"{target.title} is too small for an 8B model"
     if "time" in target.emulates and target.platform == "linux/arm64" and variant.suite == "inference_latency":
-        return "under instruction emulation a time means nothing: even fp32 and INT8 change places (natively 2.2 and 3.3 ms, emulated 223 and 83)"
+        return (
+            "under instruction emulation a time means nothing: "
+            "even fp32 and INT8 change places (natively 2.2 and 3.3 ms, emulated 223 and 83)"
+        )
     if target.platform not in variant.platforms:
         return f"{variant.title} has no packages that ship for {target.platform} here"
     if target.device not in variant.devices:

@@ -7,7 +7,7 @@ where pytest-benchmark's JSON alone would drop it in silence.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,7 +80,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[Any]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """File what became of a cell as soon as it is known, so that a crash in the next one loses nothing."""
     report = yield
     launch, cell = item.config.stash.get(_LAUNCH, None), _cell_id(item)

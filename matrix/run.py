@@ -113,7 +113,8 @@ def _begun(request: Request, name: str, target: Target, watcher: Watcher) -> Run
     left = request.store.unfinished(name)
     if left is not None:
         watcher.say(
-            f"a run of {name} was left unfinished with {len(left.finished())} launches ({left.path}); --resume goes on with it; this is a new run"
+            f"a run of {name} was left unfinished with {len(left.finished())} launches ({left.path}): "
+            "--resume goes on with it; this is a new run"
         )
     state = RunState(
         target=name,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from pydantic import Field
+
 from matrix.cell import Cell
 from matrix.strict import Strict
 
@@ -60,7 +62,7 @@ class CellEvidence(Strict):
     threads: int
     load: Load
     timing: Timing | None = None
-    facts: dict[str, float] = {}
+    facts: dict[str, float] = Field(default_factory=dict)
     outputs: str | None = None
     labels: str | None = None
 

@@ -1,4 +1,4 @@
-"""The report's order: verdict, matrix, suites a target, estimates, evidence, environment, how to reproduce. Data for every view."""
+"""The report's order: verdict, matrix, suites a target, estimates, evidence, how to reproduce. Data for every view."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from matrix.bundle import Evidence
 from matrix.gates import sentence
-from matrix.report import figures, tables
+from matrix.report import figures, overview, provenance, tables
 from matrix.report.figures import Figure
 from matrix.report.material import Material
 from matrix.report.tables import Table
@@ -80,7 +80,7 @@ def _reproduce(evidence: Evidence) -> Section:
         f"pytest-benchmark compare reports/bundles/{evidence.name}/launches/*/benchmark.json",
     )
     title = f"How to reproduce {bundle.target}"
-    return Section(f"reproduce-{bundle.target}", title, "", tables=(tables.environment(evidence),), commands=commands)
+    return Section(f"reproduce-{bundle.target}", title, "", tables=(provenance.environment(bundle),), commands=commands)
 
 
 _METHOD = (
@@ -95,13 +95,13 @@ def build(material: Material) -> Page:
     """The report of `material`."""
     shown = [one for one in material.shown() if not one.faults]
     sections = [
-        Section("matrix", "The matrix", tables=(tables.heat_map(material),)),
-        Section("gates", "Gates", tables=(tables.gates(material),)),
+        Section("matrix", "The matrix", tables=(overview.heat_map(material),)),
+        Section("gates", "Gates", tables=(overview.gates(material),)),
         *(section for one in shown for section in _suites(material, one)),
-        Section("estimates", "Estimates and measurements", tables=(tables.estimates(material),)),
-        Section("evidence", "Evidence", tables=(tables.bundles(material),)),
+        Section("estimates", "Estimates and measurements", tables=(overview.estimates(material),)),
+        Section("evidence", "Evidence", tables=(overview.bundles(material),)),
         *(_reproduce(one) for one in shown),
-        Section("method", "How to read it", _METHOD, tables=(tables.legend(),)),
+        Section("method", "How to read it", _METHOD, tables=(overview.legend(),)),
     ]
     return Page(
         title="distill-matrix report",

@@ -116,7 +116,6 @@ def plot(identifier: str, description: str, rows: Sequence[Row], axis: Axis) -> 
         out.append(f'<path class="line" d="M{x(value)} {_TOP - 6}V{base}"><title>{escape(name)}</title></path>')
     for index, row in enumerate(rows):
         out += _row(row, _TOP + _ROW * (index + 0.5), x)
-    out.append(
-        f'<text class="tick" x="{(_LABEL + _WIDTH - _RIGHT) / 2:.0f}" y="{height - 4}" text-anchor="middle">{escape(axis.title)}</text>'
-    )
+    middle = f'x="{(_LABEL + _WIDTH - _RIGHT) / 2:.0f}" y="{height - 4}"'
+    out.append(f'<text class="tick" {middle} text-anchor="middle">{escape(axis.title)}</text>')
     return "".join([*out, "</svg>"])

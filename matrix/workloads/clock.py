@@ -24,7 +24,8 @@ def synchroniser(device: str) -> Callable[[], None] | None:
         return None
     import torch  # noqa: PLC0415 - the CPU clock needs no framework
 
-    return torch.cuda.synchronize if device == "cuda" else torch.mps.synchronize
+    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else torch.mps.synchronize
+    return wait
 
 
 def on_device(call: Callable[..., Any], device: str) -> Callable[..., Any]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matrix.errors import DataError
 from matrix.canonical import digest
+from matrix.errors import DataError
 from matrix.profile import Recipe
 from matrix.workloads.mangaassist import Utterance, generate, load_grammar
 

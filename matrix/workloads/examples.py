@@ -79,7 +79,7 @@ class Examples:
 
 def write(folder: Path, **arrays: npt.NDArray[np.generic]) -> None:
     """Write what `Examples.read` reads."""
-    np.savez(folder / FILE, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes arrays only
+    np.savez(folder / FILE, allow_pickle=False, **arrays)
 
 
 def flat(ids: Sequence[Sequence[int]]) -> tuple[Int, Int]:

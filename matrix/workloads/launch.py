@@ -24,6 +24,7 @@ from matrix.load import LoadMark
 from matrix.profile import Sampling
 from matrix.sample import EXTRA, CellEvidence, Load, Timing
 from matrix.strict import Strict
+from matrix.workloads.cache import Cache
 from matrix.workloads.clock import on_device
 from matrix.workloads.examples import Examples
 from matrix.workloads.progress import Tell, teller
@@ -44,7 +45,7 @@ class Launch:
                 "the job has no prepared workload", remedy="run suites by `matrix run`, which prepares it first"
             )
         self.job, self.prepared, self.index = job, job.prepared, job.launch
-        self.cache, self.out = Path(job.folders.cache), Path(job.folders.out)
+        self.cache, self.out = Cache(Path(job.folders.cache)), Path(job.folders.out)
         self.tell: Tell = teller(self.out)
 
     def append(self, name: str, line: Strict) -> None:
@@ -52,19 +53,14 @@ class Launch:
         with (self.out / name).open("a", encoding="utf-8") as stream:
             stream.write(line.model_dump_json() + "\n")
 
-    @property
-    def student(self) -> Path:
-        """The trained student's checkpoint."""
-        return self.cache / "students" / self.prepared.student
-
     def artifact(self, name: str) -> Path:
         """The model file of an export format."""
-        return self.cache / "exports" / self.prepared.exports / name / self.prepared.artifacts[name].model
+        return self.cache.folder("exports", self.prepared.exports) / name / self.prepared.artifacts[name].model
 
     @cached_property
     def examples(self) -> Examples:
         """The workload's examples."""
-        return Examples.read(self.cache / "examples" / self.prepared.examples)
+        return Examples.read(self.cache.folder("examples", self.prepared.examples))
 
 
 @contextmanager

@@ -52,11 +52,11 @@ def batches(lengths: Sequence[int], size: int, rng: np.random.Generator | None) 
         part = np.array(sorted(order[start : start + window], key=lambda index: lengths[index]))
         found += [part[at : at + size] for at in range(0, len(part), size)]
     if rng is not None:
-        rng.shuffle(found)  # type: ignore[arg-type]  # a list of arrays is shuffled in place
+        rng.shuffle(found)
     return found
 
 
-def pad(ids: Ids, rows: Sequence[int], device: str = "cpu") -> dict[str, torch.Tensor]:
+def pad(ids: Ids, rows: npt.NDArray[np.int64], device: str = "cpu") -> dict[str, torch.Tensor]:
     """`rows` of `ids` as `input_ids` and `attention_mask`, int64, batch x longest of the batch."""
     width = max(len(ids[row]) for row in rows)
     out = torch.zeros(len(rows), width, dtype=torch.long)
@@ -67,14 +67,14 @@ def pad(ids: Ids, rows: Sequence[int], device: str = "cpu") -> dict[str, torch.T
     return {"input_ids": out.to(device), "attention_mask": mask.to(device)}
 
 
-@torch.inference_mode()
 def logits_of(model: PreTrainedModel, data: Encoded, report: Report, stage: str, size: int = 64) -> torch.Tensor:
     """Logits of every example, in the data's order, float32, examples x classes, on the CPU; dropout off."""
     model.eval()
     parts = batches([len(row) for row in data.ids], size, None)
     out = torch.zeros(len(data), model.config.num_labels)
     for done, rows in enumerate(parts, start=1):
-        out[rows] = model(**pad(data.ids, rows, model.device)).logits.float().cpu()
+        with torch.inference_mode():
+            out[rows] = model(**pad(data.ids, rows, model.device)).logits.float().cpu()
         report(stage, done, len(parts))
     return out
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from matrix import flops
 from matrix.cell import Cell
@@ -37,7 +37,7 @@ def _loader(launch: Launch, batch: int, length: int) -> DataLoader[dict[str, tor
         for row, label in zip(ids, labels, strict=True)
     ]
     # transformers' own collator turns the rows into tensors in both stacks; torch's default does the same here
-    return DataLoader(rows, batch_size=batch, shuffle=True, generator=torch.Generator().manual_seed(launch.job.seed))  # type: ignore[arg-type]  # a list is a dataset
+    return DataLoader(rows, batch_size=batch, shuffle=True, generator=torch.Generator().manual_seed(launch.job.seed))
 
 
 def _models(launch: Launch) -> tuple[PreTrainedModel, PreTrainedModel]:
@@ -48,7 +48,8 @@ def _models(launch: Launch) -> tuple[PreTrainedModel, PreTrainedModel]:
     recipe, names, given = launch.job.profile.recipe, launch.prepared.data.classes, launch.job.spec.teacher
     teacher = load_model(given, names) if given else build_teacher(recipe, names)
     if launch.job.spec.student:
-        student = type(load_model(str(launch.student), names))(load_model(str(launch.student), names).config)
+        checkpoint = launch.cache.folder("students", launch.prepared.student)
+        student = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(checkpoint))
     else:
         student = build_student(recipe, names)
     return teacher.eval().requires_grad_(False).to(launch.job.device), student.train().to(launch.job.device)

@@ -1,4 +1,4 @@
-"""Training stacks: one module a stack, a Protocol and one dict. Each does the same work as its library's own users would write it."""
+"""Training stacks: one module a stack, a Protocol and one dict. Each does the same work, as its library's users write it."""
 
 from __future__ import annotations
 

@@ -32,9 +32,13 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]  # transformers is not
         # of items in the accumulated batch, and skips its own division: gradients grow with the accumulation steps.
         self.model_accepts_loss_kwargs = False
 
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:  # noqa: ANN401, ARG002, FBT001, FBT002 - the Trainer's own signature
+    def compute_loss(  # the Trainer's own signature
+        self,
+        model: Any,  # noqa: ANN401
+        inputs: Any,  # noqa: ANN401
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,  # noqa: ANN401, ARG002
+    ) -> Any:  # noqa: ANN401
         """The KD loss; only the inputs that DistilBERT takes reach the teacher (it has no token types)."""
         fed = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         with torch.no_grad():

@@ -19,10 +19,10 @@ def load(model: Path, *, device: str, threads: int) -> Predict:
         AutoModelForSequenceClassification.from_pretrained(model.parent, torch_dtype=torch.float32).to(device).eval()
     )
 
-    @torch.inference_mode()
     def predict(inputs: Inputs) -> npt.NDArray[np.float32]:
-        tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
-        logits: npt.NDArray[np.float32] = network(**tensors).logits.cpu().numpy()  # the copy waits for the device
+        with torch.inference_mode():
+            tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+            logits: npt.NDArray[np.float32] = network(**tensors).logits.cpu().numpy()  # the copy waits for the device
         return logits
 
     return predict

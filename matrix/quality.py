@@ -1,0 +1,96 @@
+"""What exports cost in quality: accuracy, paired differences, flips and divergences, from every example's logits. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from matrix import stats
+from matrix.bundle import Evidence
+from matrix.cell import Cell
+from matrix.number import CONFIDENCE, Number, reference_of
+
+_ONE_SIDED = 1 - 2 * (1 - CONFIDENCE)
+"""The two-sided confidence whose ends are one-sided bounds at CONFIDENCE."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Logits (examples x classes, fp64) and labels of one quality cell, and which examples it has right."""
+
+    logits: Floats
+    labels: npt.NDArray[np.int64]
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each example's largest logit is its label's."""
+        right: npt.NDArray[np.bool_] = self.answers == self.labels
+        return right
+
+    @property
+    def answers(self) -> npt.NDArray[np.int64]:
+        """Each example's class."""
+        answers: npt.NDArray[np.int64] = np.argmax(self.logits, axis=1)
+        return answers
+
+
+def outputs_of(evidence: Evidence, cell: Cell) -> Outputs | None:
+    """What the first launch that ran `cell` answered; None where no launch did."""
+    launches = evidence.launches_of(cell.id)
+    if not launches:
+        return None
+    first = launches[min(launches)].evidence
+    if first.outputs is None or first.labels is None:
+        return None
+    return Outputs(evidence.arrays[first.outputs].astype(np.float64), evidence.arrays[first.labels])
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    found: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return found
+
+
+def kl_divergences(reference: Floats, variant: Floats) -> Floats:
+    """KL divergence `sum p (log p - log q)` of each example in nats: p the reference's softmax, q the variant's."""
+    log_p, log_q = _log_softmax(reference), _log_softmax(variant)
+    found: Floats = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    return found
+
+
+def _bounded(metric: str, wide: stats.Interval, narrow: stats.Interval, n: int, **notes: float) -> Number:
+    return Number(metric, wide.value, wide.low, wide.high, narrow.low, narrow.high, CONFIDENCE, n, notes)
+
+
+def numbers_of(evidence: Evidence, cell: Cell) -> Iterator[Number]:
+    """Accuracy of a quality cell, and its paired comparison with the reference on the same examples."""
+    ours = outputs_of(evidence, cell)
+    if ours is None:
+        return
+    n, count = len(ours.labels), int(ours.right.sum())
+    two, one = stats.proportion_interval(count, n), stats.proportion_interval(count, n, _ONE_SIDED)
+    yield _bounded("accuracy", two, one, n)
+    reference = reference_of(cell, evidence.bundle.planned)
+    theirs = outputs_of(evidence, reference) if reference and reference != cell else None
+    if theirs is not None and np.array_equal(ours.labels, theirs.labels):
+        yield from _against(ours, theirs, n)
+
+
+def _against(ours: Outputs, theirs: Outputs, n: int) -> Iterator[Number]:
+    """The paired comparison with the reference: how much is lost, how far distributions and answers move."""
+    won, lost = int((ours.right & ~theirs.right).sum()), int((theirs.right & ~ours.right).sum())
+    pair = (stats.tango_interval(won, lost, n), stats.tango_interval(won, lost, n, _ONE_SIDED))
+    yield _bounded("accuracy_delta", *pair, n, won=won, lost=lost, mcnemar_p=stats.mcnemar_exact(lost, won))
+    divergences = list(kl_divergences(theirs.logits, ours.logits))
+    wide, narrow = stats.bounded_mean_interval(divergences), stats.bounded_mean_interval(divergences, _ONE_SIDED)
+    if wide and narrow:
+        yield _bounded("mean_kl", wide, narrow, n)
+    flips = int((ours.answers != theirs.answers).sum())
+    yield _bounded("flip_rate", stats.proportion_interval(flips, n), stats.proportion_interval(flips, n, _ONE_SIDED), n)
+    largest = float(np.abs(ours.logits - theirs.logits).max())
+    yield Number("max_dlogit", largest, largest, largest, largest, largest, 1.0, n, {})

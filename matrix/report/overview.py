@@ -1,0 +1,147 @@
+"""Tables about the whole matrix: its map, its gates, the estimates, the bundles, and what the marks mean."""
+
+from __future__ import annotations
+
+from matrix.catalog import METRICS, VARIANTS, Variant
+from matrix.estimates import Comparison
+from matrix.gates import limit_of
+from matrix.report.badges import MARKS, worst
+from matrix.report.material import Material
+from matrix.report.tables import Entry, Table, number
+from matrix.units import DASH, show, show_interval
+
+
+def _built() -> list[Variant]:
+    return [found for found in VARIANTS if found.missing is None]
+
+
+def heat_map(material: Material) -> Table:
+    """A row a target, a column a built variant: the worst badge of its numbers, as glyph and word."""
+    columns = _built()
+    rows = []
+    for name, target in material.targets.target.items():
+        evidence, plan = material.newest(name), material.plan(name)
+        numbers = material.of(evidence) if evidence else {}
+        reasons = {(item.cell.suite, item.cell.variant): item.reason for item in plan.excluded}
+        entries = [Entry(target.title, name)]
+        for column in columns:
+            held = [
+                one
+                for one in numbers.values()
+                if (one.finding.cell.suite, one.finding.cell.variant) == (column.suite, column.name)
+            ]
+            excluded = reasons.get((column.suite, column.name))
+            if held:
+                entries.append(Entry("", mark=worst(held), hint=f"{len(held)} numbers"))
+            elif excluded:
+                entries.append(Entry("", mark="excluded", hint=excluded))
+            else:
+                entries.append(Entry("", mark="failed" if evidence and not evidence.faults else "not measured"))
+        rows.append(tuple(entries))
+    short = {"training_step": "train", "export_accuracy": "export", "inference_latency": "serve"}
+    head = ("Target", *(f"{short[column.suite]}: {column.title}" for column in columns))
+    lead = (
+        "Each entry is the worst state among the numbers of that variant on that target; "
+        "what is not built yet is listed in the plan (`matrix plan`)."
+    )
+    return Table("matrix", "The matrix", lead, head, tuple(rows))
+
+
+def gates(material: Material) -> Table:
+    """Every requirement of the policy."""
+    rows = []
+    for result in material.verdict.results:
+        bound = show(result.bound, result.unit)
+        cell = result.cell.split("/", 2)[2]
+        rows.append(
+            (
+                Entry(result.gate),
+                Entry(cell, result.target),
+                Entry(bound, METRICS[result.metric].title, result.badge),
+                Entry(limit_of(result, material.policy)),
+                Entry("", mark=result.answer),
+                Entry(result.why),
+            )
+        )
+    lead = (
+        "Judged on the bound, never on the value: "
+        "pass needs the unfavourable bound of a believed number on the right side of the limit."
+    )
+    return Table("gates", "Gates", lead, ("Gate", "Cell", "Bound", "Limit", "Answer", "Why"), tuple(rows))
+
+
+def _range(comparison: Comparison) -> str:
+    estimate = comparison.estimate
+    if estimate.low == estimate.high:
+        return show(estimate.low, estimate.unit)
+    return show_interval(estimate.low, estimate.high, estimate.unit)
+
+
+def estimates(material: Material) -> Table:
+    """Planning estimates beside measurements."""
+    rows = []
+    for comparison in material.estimates:
+        estimate, place = comparison.estimate, comparison.estimate.place
+        where = f"{place.target}: {place.variant}" if place else DASH
+        rows.append(
+            (
+                Entry(estimate.what, f"{estimate.section}: {estimate.assumption}"),
+                Entry(where),
+                Entry(_range(comparison)),
+                number(comparison.judged),
+                Entry("", mark=comparison.status),
+                Entry(comparison.why),
+            )
+        )
+    lead = (
+        "What the design note planned with. "
+        "An estimate is never promoted: it stands beside a measurement and never in its place."
+    )
+    return Table(
+        "estimates",
+        "Estimates and measurements",
+        lead,
+        ("Estimate", "Place", "Range", "Measured", "Answer", "By how much, or why not"),
+        tuple(rows),
+    )
+
+
+def bundles(material: Material) -> Table:
+    """Every bundle that was read, newest first, and those that could not be."""
+    rows = []
+    for one in reversed(material.evidence):
+        bundle = one.bundle
+        held = [judged for judged in material.judged if judged.finding.bundle == one.name]
+        mark = worst(held) if held else "invalid"
+        lost = sum(outcome.state != "measured" for launch in bundle.launches for outcome in launch.outcomes)
+        rows.append(
+            (
+                Entry(one.name, hint="; ".join(one.faults)),
+                Entry(bundle.created[:16].replace("T", " "), bundle.profile.name),
+                Entry(bundle.executor),
+                Entry(str(bundle.attempt)),
+                Entry(
+                    f"{len(bundle.planned)} cells, {len(bundle.launches)} launches",
+                    f"{lost} measurements lost" if lost else "",
+                ),
+                Entry("", mark=mark, hint="; ".join(one.faults)),
+            )
+        )
+    rows += [
+        (Entry(torn), Entry(DASH), Entry(DASH), Entry(DASH), Entry(DASH), Entry("", mark="invalid"))
+        for torn in material.torn
+    ]
+    lead = "The worst state of each bundle's numbers. Every attempt counts: a gate takes the worst fresh one."
+    return Table(
+        "bundles",
+        "Bundles",
+        lead,
+        ("Bundle", "Measured (UTC)", "Executor", "Attempt", "Holds", "Worst state"),
+        tuple(rows),
+    )
+
+
+def legend() -> Table:
+    """What each mark means."""
+    rows = tuple((Entry("", mark=name), Entry(mark.meaning)) for name, mark in MARKS.items())
+    return Table("legend", "What the marks mean", "", ("Mark", "Meaning"), rows)
