@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats as distributions
 
 from matrix import stats
 from matrix.bundle import Evidence
@@ -155,14 +154,9 @@ def ratio_to_reference(ours: Sequence[float], theirs: Sequence[float], margins: 
     if pairs < margins.min_pairs:
         return _too_few("paired launches", pairs, margins.min_pairs)
     mine, other = stats.mean_interval(ours), stats.mean_interval(theirs)
-    welch = distributions.ttest_ind(ours, theirs, equal_var=False)
-    if mine is None or other is None:
+    difference = stats.welch_interval(ours, theirs, 0.90)
+    if mine is None or other is None or difference is None:
         return _too_few("finite pairs", 0, margins.min_pairs)
-    if np.isfinite(welch.statistic):
-        span = welch.confidence_interval(0.90)
-        difference = stats.Interval(mine.value - other.value, float(span.low), float(span.high))
-    else:  # no spread at all on either side
-        difference = stats.Interval(mine.value - other.value, mine.value - other.value, mine.value - other.value)
     shown = difference.map(math.exp)
     reasons = (
         Reason(

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import Self
+from collections.abc import Sequence
+from typing import Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from matrix.cell import Cell
 from matrix.job import Event
 
-_LOG_EVERY_S = 10.0
+_LOG_EVERY_S: Final = 10.0
+_COST: Final = {"training_step": 8.0, "export_accuracy": 6.0, "inference_latency": 1.3}
+"""How long a cell takes beside another (seconds, profile quick, two cores): only the time left is guessed from it."""
 
 
 def duration(seconds: float) -> str:
     """Seconds as people wait them: '48 s', '3 min 10 s'."""
-    whole = round(seconds)
+    whole = round(max(seconds, 0.0))
     return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60:02d} s"  # noqa: PLR2004 - a minute and a half
 
 
-@dataclass
-class _Stage:
-    """The part of the run that is under way."""
-
-    title: str = "prepare"
-    began: float = field(default_factory=time.monotonic)
-    done: int = 0
-    total: int = 0
+def cost(cells: Sequence[Cell]) -> float:
+    """What the cells cost together, in the units of `_COST`."""
+    return sum(_COST[cell.suite] for cell in cells)
 
 
 class Live:
@@ -35,15 +33,11 @@ class Live:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.stage, self.index, self.launches = _Stage(), 0, 0
-        self._spent: list[float] = []
-        self._logged = 0.0
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-        )
+        self._launches: list[Sequence[Cell]] = []
+        self._index = 0
+        self._stage, self._began, self._logged = "", time.monotonic(), 0.0
+        self._done = self._total = self._ahead = self._spent_cost = 0.0
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._progress.add_task("start", total=None, left="")
 
@@ -56,52 +50,52 @@ class Live:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._progress.console.print(text, highlight=False, markup=False)
+        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def launch(self, index: int, total: int) -> None:
-        """A launch begins; the time that the one before took is what is left for each one to come."""
-        if self.index:
-            self._spent.append(time.monotonic() - self.stage.began)
-        self.index, self.launches = index, total
-        self.stage = _Stage(f"launch {index} of {total}")
-        self.say(f"launch {index} of {total}")
+    def expect(self, launches: Sequence[Sequence[Cell]]) -> None:
+        """The cells of every launch that is to come."""
+        self._launches = list(launches)
+        self._ahead = sum(cost(cells) for cells in launches)
+
+    def launch(self, index: int) -> None:
+        """The next expected launch begins; it is called `index`."""
+        if not self._index:
+            self._began = time.monotonic()  # from here on the time left is told from what launches took
+        self._index, self._cells = index, self._launches.pop(0)
+        self.say(f"launch {index}: {len(self._cells)} cells, {len(self._launches)} launches after it")
 
     def _left(self) -> str:
-        """Time left in the run, once a launch has told how long one takes; before that, in this stage."""
-        spent, stage = time.monotonic() - self.stage.began, self.stage
-        if self._spent:
-            mean = sum(self._spent[1:] or self._spent) / len(
-                self._spent[1:] or self._spent
-            )  # the first also judges quality
-            return f"about {duration(max(mean - spent, 0.0) + mean * (self.launches - self.index))} left"
-        if not stage.done:
-            return ""
-        whole = spent / stage.done * stage.total
-        if not self.index:
-            return f"about {duration(whole - spent)} left in this step"
-        return f"about {duration(whole - spent + whole * (self.launches - self.index))} left"
+        """Time left: of all launches once one runs; before that, of this step."""
+        spent = time.monotonic() - self._began
+        if self._index:
+            return f"about {duration(spent / self._spent_cost * self._ahead)} left" if self._spent_cost else ""
+        return f"about {duration(spent / self._done * (self._total - self._done))} left in this step" if self._done else ""
+
+    def _advance(self, event: Event) -> None:
+        """Take note of what is done and what is ahead."""
+        if event.stage == "cell" and event.done:
+            if event.done > 1:
+                before = _COST[self._cells[event.done - 2].suite]
+                self._spent_cost, self._ahead = self._spent_cost + before, self._ahead - before
+        elif event.stage not in {"look", "measure"} and event.stage != self._stage:
+            self._stage, self._began, self._done, self._total = event.stage, time.monotonic(), 0.0, 0.0
+        if event.done is not None and event.total is not None:
+            self._done, self._total = float(event.done - (event.stage == "cell")), float(event.total)
 
     def event(self, event: Event) -> None:
         """Progress inside the preparation or a launch."""
-        if event.stage not in {"cell", "look", "measure"} and event.stage != self.stage.title:
-            self.stage = _Stage(event.stage)
-        if event.done is not None and event.total is not None:
-            self.stage.done, self.stage.total = event.done - (event.stage == "cell"), event.total
-        text = self._text(event)
-        self._progress.update(
-            self._task, description=text, completed=self.stage.done, total=self.stage.total or None, left=self._left()
-        )
+        self._advance(event)
+        text, left = self._text(event), self._left()
+        self._progress.update(self._task, description=text, completed=self._done, total=self._total or None, left=left)
         if not self.console.is_terminal and time.monotonic() - self._logged >= _LOG_EVERY_S:
             self._logged = time.monotonic()
-            self.say("  ".join(part for part in (text, self._left()) if part))
+            self.say("; ".join(part for part in (text, left) if part))
 
     def _text(self, event: Event) -> str:
-        """`launch 2 of 5, cell 7 of 27: … , 120 samples, median ±1.2 %`."""
-        parts = [self.stage.title]
-        if self.stage.total:
-            number = min(self.stage.done + bool(self.index), self.stage.total)
-            parts.append(f"{'cell' if self.index else 'step'} {number} of {self.stage.total}")
-        head = ", ".join(parts) + (f": {event.detail}" if event.detail else "")
+        """`launch 2, cell 7 of 27: ..., 120 samples, median ±1.2 %`."""
+        where = f"launch {self._index}, cell" if self._index else f"{event.stage}, step"
+        number = f" {min(self._done + bool(self._index), self._total):.0f} of {self._total:.0f}" if self._total else ""
+        head = (where + number if number else event.stage) + (f": {event.detail}" if event.detail else "")
         samples = f"{event.samples} samples" if event.samples else ""
         width = f"median ±{100 * event.width:.1f} %" if event.width is not None else ""
         return ", ".join(part for part in (head, samples, width) if part)

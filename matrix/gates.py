@@ -22,6 +22,9 @@ from matrix.verdict import Answer, GateResult, Judged, Verdict
 _WORST: dict[Answer, int] = {"fail": 0, "undecided": 1, "pass": 2}
 
 
+_EMPTY = "a gate that selects nothing would pass on nothing; see `matrix plan` for what there is"
+
+
 def _selects(gate: Gate, cell: Cell) -> bool:
     return (
         (cell.suite, cell.workload) == (gate.suite, gate.workload)
@@ -38,17 +41,19 @@ def required(gate: Gate, policy: Policy, targets: Targets, profiles: Profiles) -
     Raises:
         UsageError: a variant, a length or a memory size selects nothing that the matrix could hold.
     """
-    found: dict[tuple[str, Cell], str | None] = {}
+    offered: dict[tuple[str, Cell], str | None] = {}
     for name in gate.targets:
         for profile in policy.evidence.profiles:
             plan = make_plan(name, targets.of(name), profiles.of(profile))
             cells = [(cell, None) for cell in plan.planned] + [(item.cell, item.reason) for item in plan.excluded]
-            found |= {(name, cell): reason for cell, reason in cells if _selects(gate, cell)}
-    _check_selection(gate, [cell for _, cell in found])
+            offered |= {(name, cell): reason for cell, reason in cells}
+    found = {key: reason for key, reason in offered.items() if _selects(gate, key[1])}
+    suite = [cell for _, cell in offered if (cell.suite, cell.workload) == (gate.suite, gate.workload)]
+    _check_selection(gate, suite, selected=len(found))
     return found
 
 
-def _check_selection(gate: Gate, cells: Sequence[Cell]) -> None:
+def _check_selection(gate: Gate, cells: Sequence[Cell], *, selected: int) -> None:
     asked: dict[str, tuple[Iterable[object], set[object]]] = {
         "variants": (gate.variants, {cell.variant for cell in cells}),
         "lengths": (gate.lengths or (), {cell.length for cell in cells}),
@@ -56,11 +61,10 @@ def _check_selection(gate: Gate, cells: Sequence[Cell]) -> None:
     }
     for key, (wanted, seen) in asked.items():
         nothing = [str(value) for value in wanted if value not in seen]
-        if nothing or not cells:
-            raise UsageError(
-                f"gate {gate.id!r} selects nothing by {key} = {', '.join(nothing) or 'any'}",
-                remedy="a gate that selects nothing would pass on nothing; see `matrix plan` for what there is",
-            )
+        if nothing:
+            raise UsageError(f"gate {gate.id!r} selects nothing by {key} = {', '.join(nothing)}", remedy=_EMPTY)
+    if not selected:
+        raise UsageError(f"gate {gate.id!r} selects nothing", remedy=_EMPTY)
 
 
 def check(policy: Policy) -> None:
@@ -90,6 +94,14 @@ def _bound(gate: Gate, judged: Judged) -> tuple[float | None, float | None]:
 
 def _keeps(gate: Gate, bound: float) -> bool:
     return bound <= gate.limit if gate.at_most is not None else bound >= gate.limit
+
+
+def _room(gate: Gate, judged: Judged) -> float:
+    """How far the bound is inside the limit: less is worse, and no bound is the worst."""
+    bound = _bound(gate, judged)[0]
+    if bound is None or not math.isfinite(bound):
+        return -math.inf
+    return gate.limit - bound if gate.at_most is not None else bound - gate.limit
 
 
 def _answer(gate: Gate, judged: Judged) -> tuple[Answer, str]:
@@ -129,7 +141,7 @@ def _missing(gate: Gate, target: str, cell: Cell, why: str) -> GateResult:
 def _result(gate: Gate, target: str, cell: Cell, judged: Sequence[Judged]) -> GateResult:
     """The answer of one required cell: of several fresh attempts the worst."""
     answers = [(*_answer(gate, one), one) for one in judged]
-    answer, why, one = min(answers, key=lambda item: _WORST[item[0]])
+    answer, why, one = min(answers, key=lambda item: (_WORST[item[0]], _room(gate, item[2]), item[2].finding.bundle))
     bound = _bound(gate, one)[0]
     finite = bound if bound is not None and math.isfinite(bound) else None
     attempts = f" (the worst of {len(judged)} attempts)" if len(judged) > 1 else ""

@@ -12,24 +12,30 @@ from matrix.strict import parse_json
 
 
 def _lines(path: Path) -> list[bytes]:
-    return [line for line in path.read_bytes().splitlines() if line.strip()] if path.exists() else []
+    """Whole lines of a file: a process that was killed while writing leaves half a line, which says nothing."""
+    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")] if path.exists() else []
 
 
 def _sampled(folder: Path) -> set[str]:
-    """Cells whose samples pytest-benchmark wrote; it writes its file once, at the end of the session."""
+    """Cells whose samples pytest-benchmark wrote; it writes its file once, at the end of the session.
+
+    A file that was cut off is put aside: it is no evidence, and a bundle must not hold it.
+    """
     path = folder / BENCHMARK
     if not path.exists():
         return set()
-    return {entry["params"]["cell_id"] for entry in json.loads(path.read_bytes())["benchmarks"]}
+    try:
+        return {entry["params"]["cell_id"] for entry in json.loads(path.read_bytes())["benchmarks"]}
+    except ValueError:
+        path.rename(path.with_suffix(".torn"))
+        return set()
 
 
 def _outcomes(folder: Path, job: Job, end: End) -> tuple[Outcome, ...]:
     told: dict[str, Outcome] = {}
     for line in _lines(folder / OUTCOMES):
         outcome = parse_json(Outcome, line, OUTCOMES)
-        if (
-            told.get(outcome.cell, outcome).state == "measured"
-        ):  # a failure in teardown follows a success, never the reverse
+        if outcome.cell not in told or told[outcome.cell].state == "measured":  # a failure in teardown follows a success
             told[outcome.cell] = outcome
     sampled = _sampled(folder)
     found = []

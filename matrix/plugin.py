@@ -62,7 +62,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run the cells in the job's order, across the suites' files."""
     numbers = config.stash.get(_NUMBERS, {})
-    items.sort(key=lambda item: numbers.get(_cell_id(item) or "", 0))
+    planned = [item for item in items if _cell_id(item) in numbers]
+    config.hook.pytest_deselected(items=[item for item in items if _cell_id(item) not in numbers])  # a suite without a cell
+    items[:] = sorted(planned, key=lambda item: numbers[_cell_id(item) or ""])
 
 
 def _cell_id(item: pytest.Item) -> str | None:

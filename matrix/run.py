@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Protocol
 from matrix import definitions, host
 from matrix.bundle import Bundle
 from matrix.canonical import digest
+from matrix.cell import Cell
 from matrix.errors import EvidenceError, HostError, IncompleteError, UsageError
 from matrix.executors import EXECUTORS
 from matrix.job import End, Event, Folders, Job, Order, Prepared, WorkloadSpec
@@ -28,8 +30,11 @@ class Watcher(Protocol):
     def say(self, text: str) -> None:
         """A line that stays."""
 
-    def launch(self, index: int, total: int) -> None:
-        """A launch begins."""
+    def expect(self, launches: Sequence[Sequence[Cell]]) -> None:
+        """The cells of every launch that is to come."""
+
+    def launch(self, index: int) -> None:
+        """The next expected launch begins."""
 
     def event(self, event: Event) -> None:
         """Progress inside the preparation or a launch."""
@@ -156,12 +161,13 @@ class Runner:
         """Prepare, launch, seal."""
         prepared = self.folder.prepared() or self._prepare()
         kept = self.folder.finished()
-        for index in range(1, self.state.profile.launches + 1):
-            if index in kept:
-                self.watcher.say(f"launch {index} is kept from before")
-            else:
-                self.watcher.launch(index, self.state.profile.launches)
-                self._launch(index, prepared)
+        ahead = [index for index in range(1, self.state.profile.launches + 1) if index not in kept]
+        if kept:
+            self.watcher.say(f"{len(kept)} launches are kept from before")
+        self.watcher.expect([self._job(self.folder.path, index, prepared).cells for index in ahead])
+        for index in ahead:
+            self.watcher.launch(index)
+            self._launch(index, prepared)
         return self.request.store.seal(self.folder, self._bundle(prepared))
 
     def _job(self, place: Path, index: int | None, prepared: Prepared | None) -> Job:

@@ -39,6 +39,22 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     return Interval(middle, middle - half, middle + half)
 
 
+def welch_interval(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """Interval of the difference of two means with unequal variances (Welch 1947; Satterthwaite's degrees of freedom).
+
+    None for fewer than two values on a side or any that is not finite; of no width where neither side has any spread.
+    """
+    if min(len(first), len(second)) < 2 or not all(map(math.isfinite, (*first, *second))):  # noqa: PLR2004 - no spread
+        return None
+    parts = [(float(np.mean(side)), float(np.var(side, ddof=1)) / len(side), len(side)) for side in (first, second)]
+    difference, error = parts[0][0] - parts[1][0], parts[0][1] + parts[1][1]
+    if error == 0:
+        return Interval(difference, difference, difference)
+    freedom = error**2 / sum(part**2 / (n - 1) for _, part, n in parts)
+    half = float(distributions.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(error)
+    return Interval(difference, difference - half, difference + half)
+
+
 def geometric_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
     """t-interval of the mean logarithm, back on the scale of the values: the geometric mean over launches.
 

@@ -22,6 +22,9 @@ _EXACT = 1e-4
 _LIKE = 0.9
 """Least correlation of an INT8 variant's logits with the reference's: below it, it is another model."""
 
+_COMPARED = 16
+"""Probes that are answered before the clock starts; `export_accuracy` compares every example."""
+
 
 def load(variant: str, launch: Launch, *, device: str, threads: int) -> Predict:
     """The function that serves `variant` (a runtime, or an export format) in this process, on `threads` threads."""
@@ -51,12 +54,13 @@ def same_answers(logits: Float, reference: Float, *, exact: bool) -> None:
 
 
 def agree(predict: Predict, probes: Sequence[Inputs], reference: Float, *, exact: bool) -> None:
-    """Answer every probe and compare with the reference (`same_answers`).
+    """Answer the first probes and compare with the reference (`same_answers`).
 
     Raises:
         EvidenceError: the runtime answers otherwise.
     """
-    same_answers(np.vstack([predict(probe) for probe in probes]), reference, exact=exact)
+    first = probes[:_COMPARED]
+    same_answers(np.vstack([predict(probe) for probe in first]), reference[: len(first)], exact=exact)
 
 
 @dataclass(frozen=True)

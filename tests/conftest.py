@@ -1,0 +1,42 @@
+"""What every test shares: unit tests cannot start processes or reach the network, and a missing tool skips with its reason."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REQUIRED = frozenset(filter(None, os.environ.get("MATRIX_REQUIRE", "").split(",")))
+"""Tools whose tests must fail rather than skip where the tool is missing: CI sets it, a user's machine does not."""
+
+_REAL = Path(__file__).parent / "real"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, with the reason; never where MATRIX_REQUIRE asks for it."""
+    found = {"browser": shutil.which("chromium") or shutil.which("google-chrome"), "engine": None}
+    for item in items:
+        for tool in ("browser", "engine"):
+            if item.get_closest_marker(tool) and not found[tool] and tool not in REQUIRED:
+                item.add_marker(pytest.mark.skip(reason=f"no {tool} on this machine (MATRIX_REQUIRE={tool} makes this a failure)"))
+
+
+@pytest.fixture(autouse=True)
+def _hands_off(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside tests/real, a process or a connection is a mistake of the test."""
+    if request.path.is_relative_to(_REAL):
+        return
+
+    def refuse(what: str) -> Callable[..., None]:
+        def refused(*_: object, **__: object) -> None:
+            pytest.fail(f"a unit test tried to {what}; tests that do belong in tests/real")
+
+        return refused
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse("start a process"))
+    monkeypatch.setattr(socket.socket, "connect", refuse("connect"))

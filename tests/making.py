@@ -1,0 +1,176 @@
+"""Makes evidence by hand: bundles whose every sample and logit a test has chosen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matrix import definitions
+from matrix.bundle import Bundle, Evidence, FileEntry, Measured, Source
+from matrix.canonical import digest
+from matrix.cell import Cell
+from matrix.estimates import Estimates, parse_estimates
+from matrix.job import DataIdentity, ModelIdentity, Prepared, SplitIdentity, WorkloadSpec
+from matrix.policy import Policy, parse_policy
+from matrix.profile import Profiles, parse_profiles
+from matrix.sample import CellEvidence, ClockCheck, Environment, HostClass, LaunchRecord, Load, Outcome, Timing
+from matrix.target import Targets, parse_targets
+from matrix.trust import Today
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+TODAY = Today(NOW, "s" * 64)
+QUIET = Load(wall_s=1.0, cpu_s=1.0, foreign_cores=0.0, steal_share=0.0, throttled_s=None)
+SETTLED = Timing(
+    warmup_calls=10, steady=True, adaptive_calls=30, capped=False, rounds=100, asked_width=0.02, doubt_width=0.05, width=0.01
+)
+RIGHT_CLOCK = ClockCheck(empty_s=1e-7, doubling=2.0, same=1.0)
+HOST = HostClass(cpu="a CPU", machine="x86_64", flags=("avx2",), cores=2, memory_bytes=2**34)
+
+RAW = Cell(suite="training_step", workload="intent", variant="raw_torch", batch=16, length=32)
+TRAINER = RAW.model_copy(update={"variant": "hf_trainer"})
+TORCH = Cell(suite="export_accuracy", workload="intent", variant="torch_fp32", batch=64)
+INT8 = Cell(suite="export_accuracy", workload="intent", variant="onnx_int8", batch=1)
+EAGER = Cell(suite="inference_latency", workload="intent", variant="torch_eager", mode="warm", batch=1, length=16)
+ORT = EAGER.model_copy(update={"variant": "ort_int8"})
+
+
+def targets() -> Targets:
+    """The project's targets."""
+    return parse_targets(definitions.text("targets.toml"))
+
+
+def profiles() -> Profiles:
+    """The project's profiles."""
+    return parse_profiles(definitions.text("profiles.toml"))
+
+
+def policy() -> Policy:
+    """The project's policy."""
+    return parse_policy(definitions.text("gates.toml"))
+
+
+def estimates() -> Estimates:
+    """The project's estimates."""
+    return parse_estimates(definitions.text("estimates.toml"))
+
+
+def prepared(weights: str = "w" * 64) -> Prepared:
+    """Identities of a workload."""
+    split = SplitIdentity(examples=10, sha256="e" * 64)
+    model = ModelIdentity(origin="trained", parameters=14_000_000, config_sha256="c" * 64, weights_sha256=weights)
+    data = DataIdentity(source="embedded", classes=("a", "b"), train=split, validation=split, evaluation=split, dropped=0)
+    return Prepared(
+        data=data,
+        tokenizer_sha256="t" * 64,
+        teacher_model=model.model_copy(update={"origin": "configuration", "weights_sha256": None}),
+        student_model=model,
+        training=None,
+        artifacts={},
+        student="k",
+        exports="k",
+        examples="k",
+        reused=False,
+    )
+
+
+Launches = Sequence[Sequence[float]]
+
+
+def logits(answers: Sequence[int], classes: int = 10) -> npt.NDArray[np.float32]:
+    """Logits whose largest is at each of `answers`."""
+    out = np.zeros((len(answers), classes), dtype=np.float32)
+    out[np.arange(len(answers)), answers] = 5.0
+    return out
+
+
+def evidence(  # noqa: PLR0913 - a test says what it cares about, by name
+    *,
+    target: str = "cpu-openvino",
+    samples: Mapping[Cell, Launches] | None = None,
+    outputs: Mapping[Cell, npt.NDArray[np.float32]] | None = None,
+    labels: npt.NDArray[np.int64] | None = None,
+    facts: Mapping[Cell, Mapping[str, float]] | None = None,
+    lost: Mapping[tuple[Cell, int], str] | None = None,
+    load: Load = QUIET,
+    timing: Timing = SETTLED,
+    clock: ClockCheck = RIGHT_CLOCK,
+    created: datetime = NOW,
+    host: str = "h" * 64,
+    torch: str = "2.13.0+cpu",
+    weights: str = "w" * 64,
+    environment: str = "v" * 64,
+    **source: Any,  # noqa: ANN401 - fields of Source
+) -> Evidence:
+    """A bundle with these samples (a list a launch) and outputs (in launch 1), on a quiet host unless said otherwise."""
+    samples, outputs, lost = samples or {}, outputs or {}, lost or {}
+    arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def keep(array: npt.NDArray[Any] | None) -> str | None:
+        if array is None:
+            return None
+        name = hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).hexdigest()
+        arrays[name] = array
+        return name
+
+    count = max([len(launches) for launches in samples.values()], default=1)
+    measured: dict[tuple[str, int], Measured] = {}
+    orders: dict[int, list[Outcome]] = {index: [] for index in range(1, count + 1)}
+    for cell in (*samples, *outputs):
+        launches = samples.get(cell, [[1.0]])
+        for index, values in enumerate(launches, start=1):
+            error = lost.get((cell, index))
+            orders[index].append(Outcome(cell=cell.id, state="failed" if error else "measured", error=error))
+            if error:
+                continue
+            found = CellEvidence(
+                cell=cell,
+                workload_id=digest([cell.id, weights]),
+                device="cpu",
+                dtype="float32",
+                threads=1,
+                load=load,
+                timing=timing if cell in samples else None,
+                facts=dict((facts or {}).get(cell, {})),
+                outputs=keep(outputs.get(cell)),
+                labels=keep(labels) if cell in outputs else None,
+            )
+            measured[cell.id, index] = Measured(np.array(values, dtype=np.float64), found)
+    software = Environment(python="3.11", system="Linux", packages={"torch": torch}, packages_sha256="p" * 64, variables={})
+    bundle = Bundle(
+        target=target,
+        executor="native",
+        image=None,
+        created=created.isoformat(),
+        attempt=1,
+        profile=profiles().of("quick"),
+        spec=WorkloadSpec(),
+        prepared=prepared(weights),
+        source=Source(**{"version": "0.1.0", "commit": "c" * 40, "dirty": (), "suite_sha256": "s" * 64} | source),
+        environment_id=environment,
+        host_class_id="k" * 64,
+        host_instance=host,
+        planned=tuple({cell.id: cell for cell in (*samples, *outputs)}.values()),
+        excluded=(),
+        launches=tuple(
+            LaunchRecord(
+                index=index,
+                seed=index,
+                order=tuple(outcome.cell for outcome in told),
+                outcomes=tuple(told),
+                clock=clock,
+                environment=software,
+                host=HOST,
+                started=created.isoformat(),
+                seconds=1.0,
+                exit_code=0,
+            )
+            for index, told in orders.items()
+        ),
+        files={"launches/01/benchmark.json": FileEntry(sha256=digest([repr(samples), sorted(arrays)]), bytes=1)},
+    )
+    return Evidence(bundle, f"{target}-{bundle.digest[:12]}", measured, arrays)

@@ -1,0 +1,75 @@
+"""A profile small enough for tests: tiny models that are really trained, few samples that are really taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matrix import definitions
+from matrix.cell import Cell
+from matrix.job import Event, WorkloadSpec
+from matrix.profile import Profile, Recipe, Sampling, StudentShape, TeacherShape
+from matrix.run import Request
+from matrix.store import Store
+from matrix.target import Targets, parse_targets
+
+FEW = Sampling(min_rounds=6, max_rounds=10, cap_s=0.05, width=0.5, doubt_width=1.0, warmup_calls=2, warmup_cap_s=0.2, steady=0.5)
+
+PROFILE = Profile(
+    name="tiny",
+    launches=2,
+    quality_launches=1,
+    training_batch=4,
+    training_length=16,
+    latency_lengths=(16, "data"),
+    launch_timeout_s=300,
+    prepare_timeout_s=300,
+    recipe=Recipe(
+        vocabulary=2_000,
+        teacher=TeacherShape(layers=1, dim=32, heads=2, hidden=64),
+        student=StudentShape(layers=1, dim=24, heads=2, hidden=48),
+        train_examples=400,
+        validation_examples=100,
+        evaluation_examples=600,
+        teacher_epochs=3,
+        student_epochs=3,
+        teacher_lr=3e-3,
+        student_lr=3e-3,
+        calibration_examples=32,
+    ),
+    training=FEW,
+    inference=FEW,
+)
+
+
+def targets() -> Targets:
+    """The project's targets."""
+    return parse_targets(definitions.text("targets.toml"))
+
+
+def request(root: Path, *, cache: Path | None = None, resume: bool = False, **changes: object) -> Request:
+    """A run of the CPU target at the tiny profile, below `root`."""
+    profile = PROFILE.model_copy(update=changes)
+    return Request("cpu", profile, WorkloadSpec(), Store(root / "reports"), cache or root / "cache", resume)
+
+
+class Silent:
+    """A watcher that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.events: list[Event] = []
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.said.append(text)
+
+    def expect(self, launches: list[list[Cell]]) -> None:
+        """The cells of every launch that is to come."""
+
+    def launch(self, index: int) -> None:
+        """The next expected launch begins."""
+        self.said.append(f"launch {index}")
+
+    def event(self, event: Event) -> None:
+        """Progress."""
+        self.events.append(event)

@@ -1,0 +1,105 @@
+"""Three answers, judged on an interval."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from matrix import compare
+from matrix.quality import Outputs
+from tests.making import EAGER, evidence, logits, policy
+
+MARGINS = policy().margins
+
+
+def answered(wrong: set[int], n: int = 10_000) -> Outputs:
+    """A model that is right but for the examples in `wrong`."""
+    return Outputs(logits([1 if i in wrong else 0 for i in range(n)]).astype(np.float64), np.zeros(n, dtype=np.int64))
+
+
+@pytest.mark.parametrize(
+    ("logs", "answer"),
+    [
+        ([-0.30, -0.31, -0.29, -0.30, -0.30], "faster"),
+        ([0.30, 0.31, 0.29, 0.30, 0.30], "slower"),
+        ([0.001, -0.002, 0.0, 0.003, -0.001], "equivalent"),
+        ([0.3, -0.3, 0.1, -0.1, 0.0], "ambiguous"),
+        ([-0.010, -0.011, -0.009, -0.010, -0.010], "equivalent"),  # significant, and too small to be called faster
+        ([-0.3], "ambiguous"),
+        ([math.nan, 0.0, 0.0], "ambiguous"),
+    ],
+)
+def test_a_call_needs_its_whole_interval(logs: list[float], answer: str) -> None:
+    """Faster only beyond the noise, equivalent only within the margin, else it cannot be told."""
+    assert compare.call(logs) == answer
+
+
+def test_the_same_answers_confirm() -> None:
+    """10,000 equal answers certify 0.2 points and 0.5 % flips."""
+    assert compare.same_checkpoint(answered({1, 2}), answered({1, 2}), MARGINS).answer == "confirmed"
+
+
+def test_too_few_examples_confirm_nothing() -> None:
+    """500 equal answers prove no 0.2 points."""
+    found = compare.same_checkpoint(answered(set(), 500), answered(set(), 500), MARGINS)
+    assert (found.answer, found.reasons[0].number) == ("inconclusive", "500 examples")
+
+
+def test_a_lower_accuracy_contradicts() -> None:
+    """1 point less on 10,000 paired examples lies wholly outside 0.2 points."""
+    assert compare.same_checkpoint(answered(set(range(100))), answered(set()), MARGINS).answer == "contradicted"
+
+
+def test_flips_contradict_where_accuracy_agrees() -> None:
+    """100 lost here and 100 lost there cancel in accuracy; 2 % of the answers differ all the same."""
+    found = compare.same_checkpoint(answered(set(range(100))), answered(set(range(100, 200))), MARGINS)
+    assert found.answer == "contradicted"
+    assert found.reasons[1].number.startswith("2.00 %")
+
+
+def test_between_proof_and_contradiction_nothing_is_said() -> None:
+    """20 losses on 10,000: the interval straddles 0.2 points."""
+    assert compare.same_checkpoint(answered(set(range(20))), answered(set()), MARGINS).answer == "inconclusive"
+
+
+def test_export_deltas_confirm_when_both_are_small_and_alike() -> None:
+    """The same 3 losses on both devices."""
+    pair = (answered({1, 2, 3}), answered(set()))
+    assert compare.export_delta(pair, pair, MARGINS).answer == "confirmed"
+
+
+def test_export_deltas_of_opposite_sign_contradict() -> None:
+    """Here the export loses 60, there it wins 60: both significant, opposite signs."""
+    base, worse = answered(set(range(60))), answered(set(range(120)))
+    better = answered(set())
+    assert compare.export_delta((worse, base), (better, base), MARGINS).answer == "contradicted"
+
+
+def test_a_large_export_delta_is_not_confirmed_by_an_equal_one() -> None:
+    """Both lose 1 point: alike, and beyond what an export may cost."""
+    pair = (answered(set(range(100))), answered(set()))
+    assert compare.export_delta(pair, pair, MARGINS).answer == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "answer"),
+    [
+        ([0.50, 0.51, 0.49, 0.50, 0.50], [0.51, 0.50, 0.49, 0.50, 0.51], "confirmed"),
+        ([0.50, 0.51, 0.49, 0.50, 0.50], [0.90, 0.91, 0.89, 0.90, 0.90], "contradicted"),
+        ([0.05, 0.06, 0.04, 0.05, 0.05], [-0.05, -0.06, -0.04, -0.05, -0.05], "contradicted"),
+        ([0.50, 0.90, 0.10, 0.40, 0.60], [0.50, 0.51, 0.49, 0.50, 0.50], "inconclusive"),
+        ([0.50, 0.51, 0.49], [0.50, 0.51, 0.49], "inconclusive"),
+        ([0.5] * 5, [0.5] * 5, "confirmed"),
+    ],
+)
+def test_ratios_confirm_within_ten_percent(ours: list[float], theirs: list[float], answer: str) -> None:
+    """Alike, different, of opposite sign, too noisy, too few, and without any spread."""
+    assert compare.ratio_to_reference(ours, theirs, MARGINS).answer == answer
+
+
+def test_absolute_times_have_no_rule() -> None:
+    """No other device's bundle says anything about a time, a throughput or a memory."""
+    one = evidence(samples={EAGER: [[0.01] * 60] * 5})
+    assert [compare.devices(kind, EAGER, one, one, MARGINS) for kind in ("time", "throughput", "memory")] == [None] * 3

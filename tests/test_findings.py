@@ -1,0 +1,124 @@
+"""What a bundle says, worked by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from matrix.findings import findings_of
+from matrix.sample import ClockCheck
+from matrix.verdict import Finding
+from tests.making import EAGER, INT8, ORT, QUIET, RAW, SETTLED, TORCH, TRAINER, evidence, logits
+
+
+def by_metric(found: list[Finding], cell: str) -> dict[str, Finding]:
+    """A cell's findings by metric."""
+    return {finding.metric: finding for finding in found if finding.cell.id == cell}
+
+
+def test_launches_are_never_pooled() -> None:
+    """Value: geometric mean of the launches' medians. Bound: the worst launch's. One slow launch is not averaged away."""
+    fast, slow = [0.010] * 100, [0.020] * 100
+    found = by_metric(findings_of(evidence(samples={EAGER: [fast, fast, fast, fast, slow]})), EAGER.id)
+    assert found["p50_s"].value == pytest.approx(0.010 * 2 ** (1 / 5))
+    assert found["p50_s"].bound_high == 0.020
+    assert found["p50_s"].confidence == 0.96875
+    assert found["p95_s"].bound_high == 0.020
+
+
+def test_a_tail_without_a_bound_has_no_value() -> None:
+    """From 100 samples the p99 is only the largest sample under another name: no number is published."""
+    found = by_metric(findings_of(evidence(samples={EAGER: [[0.01] * 100] * 5})), EAGER.id)
+    assert (found["p99_s"].value, found["p99_s"].bound_high) == (None, None)
+    assert found["p95_s"].value == 0.01
+
+
+def test_the_ratio_is_paired_within_a_launch() -> None:
+    """A drift that slows both variants alike leaves the ratio, and its interval, untouched."""
+    drift = [1.0, 1.5, 2.0, 2.5, 3.0]
+    samples = {EAGER: [[0.010 * d] * 60 for d in drift], ORT: [[0.005 * d] * 60 for d in drift]}
+    ratio = by_metric(findings_of(evidence(samples=samples)), ORT.id)["ratio"]
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert "ratio" not in by_metric(findings_of(evidence(samples=samples)), EAGER.id)
+
+
+def test_a_training_step_is_read_against_the_measured_peak() -> None:
+    """0.5 s for 10 GFLOP at a peak of 100 GFLOP/s is a fifth of it; 16 samples in 0.5 s are 32 a second."""
+    facts = {RAW: {"step_flop": 1e10, "matmul_flop_per_s": 1e11}}
+    found = by_metric(findings_of(evidence(samples={RAW: [[0.5] * 8] * 5, TRAINER: [[0.6] * 8] * 5}, facts=facts)), RAW.id)
+    assert found["peak_fraction"].value == pytest.approx(0.2)
+    assert found["samples_per_s"].value == pytest.approx(32.0)
+
+
+def test_an_export_is_compared_example_by_example() -> None:
+    """Of 1000 examples the export loses 3 and wins 1: a delta of -0.2 points, 4 flips, exact McNemar p = 0.625."""
+    labels = np.zeros(1000, dtype=np.int64)
+    right = [0] * 1000
+    reference, export = list(right), list(right)
+    reference[10] = 1
+    export[20], export[21], export[22] = 2, 2, 2
+    found = by_metric(findings_of(evidence(outputs={TORCH: logits(reference), INT8: logits(export)}, labels=labels)), INT8.id)
+    assert found["accuracy"].value == pytest.approx(0.997)
+    assert found["accuracy_delta"].value == pytest.approx(-0.002)
+    assert found["accuracy_delta"].notes == {"won": 1, "lost": 3, "mcnemar_p": 0.625}
+    assert found["flip_rate"].value == pytest.approx(0.004)
+    assert found["max_dlogit"].value == 5.0
+
+
+def test_kl_divergence_worked_by_hand() -> None:
+    """p = (3/4, 1/4), q = (1/2, 1/2): KL = 3/4 ln 3/2 + 1/4 ln 1/2 nats."""
+    labels = np.zeros(2, dtype=np.int64)
+    p, q = np.log(np.array([[3.0, 1.0]] * 2, dtype=np.float32)), np.zeros((2, 2), dtype=np.float32)
+    found = by_metric(findings_of(evidence(outputs={TORCH: p, INT8: q}, labels=labels)), INT8.id)
+    assert found["mean_kl"].value == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), abs=1e-7)
+
+
+def test_one_noisy_launch_in_five_is_tolerated_and_two_are_not() -> None:
+    """Gates judge the worst launch, so one disturbed launch can only make them stricter; two degrade the number."""
+    one = evidence(samples={EAGER: [[0.01] * 60] * 5})
+    noisy = QUIET.model_copy(update={"foreign_cores": 0.9})
+
+    def disturbed(count: int) -> Finding:
+        measured = {
+            (cell, launch): replace(found, evidence=found.evidence.model_copy(update={"load": noisy})) if launch <= count else found
+            for (cell, launch), found in one.measured.items()
+        }
+        return by_metric(findings_of(replace(one, measured=measured)), EAGER.id)["p50_s"]
+
+    assert disturbed(1).doubts == ()
+    (doubt,) = disturbed(2).doubts
+    assert doubt.rule == "foreign_load"
+    assert doubt.number == "0.90 cores busy with other processes (in 2 of 5 launches)"
+
+
+def test_a_lost_launch_is_always_a_doubt() -> None:
+    """Four of five launches measured: the number stands, degraded, and says so."""
+    found = findings_of(evidence(samples={EAGER: [[0.01] * 60] * 5}, lost={(EAGER, 3): "raised"}))
+    assert {finding.launches for finding in found} == {4}
+    assert all(finding.doubts[0].number == "measured in 4 of 5 launches" for finding in found)
+
+
+def test_a_clock_that_fails_its_test_makes_every_time_invalid_and_no_quality() -> None:
+    """Twice the work in the same time: no time may be believed; accuracy does not depend on a clock."""
+    labels = np.zeros(1000, dtype=np.int64)
+    broken = ClockCheck(empty_s=1e-7, doubling=1.0, same=1.0)
+    found = findings_of(evidence(samples={EAGER: [[0.01] * 60] * 5}, outputs={TORCH: logits([0] * 1000)}, labels=labels, clock=broken))
+    faulty = {finding.metric for finding in found if finding.faults}
+    assert faulty == {"p50_s", "p95_s", "p99_s"}
+
+
+def test_sampling_that_did_not_converge_is_a_doubt() -> None:
+    """A median known to 8 % where 5 % is the limit is never a silent number."""
+    wide = SETTLED.model_copy(update={"width": 0.08, "capped": True})
+    (doubt,) = by_metric(findings_of(evidence(samples={EAGER: [[0.01] * 60] * 5}, timing=wide)), EAGER.id)["p50_s"].doubts
+    assert (doubt.rule, doubt.threshold) == ("not_converged", "at most ±5 %")
+
+
+def test_answers_that_change_between_runs_are_a_doubt() -> None:
+    """A second run that moves a logit by 0.1 is no deterministic export."""
+    labels = np.zeros(1000, dtype=np.int64)
+    one = evidence(outputs={TORCH: logits([0] * 1000)}, labels=labels, facts={TORCH: {"rerun_max_dlogit": 0.1}})
+    assert {finding.doubts[0].rule for finding in findings_of(one)} == {"not_deterministic"}

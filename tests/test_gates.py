@@ -1,0 +1,204 @@
+"""Gates are closed unless proven open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from xml.etree.ElementTree import fromstring
+
+import numpy as np
+import pytest
+
+from matrix.bundle import Evidence
+from matrix.errors import UsageError
+from matrix.gates import decide, sentence
+from matrix.junit import render
+from matrix.policy import Gate, Policy
+from matrix.trust import judge
+from matrix.verdict import Judged, Verdict
+from tests.making import INT8, NOW, ORT, TODAY, TORCH, evidence, logits, policy, profiles, targets
+
+LATENCY = Gate(
+    id="warm",
+    why="15 ms",
+    targets=("cpu-openvino",),
+    suite="inference_latency",
+    variants=("ort_int8",),
+    metric="p95_s",
+    at_most=0.015,
+    mode="warm",
+    lengths=(16,),
+)
+DROP = Gate(id="drop", why="0.6 points", targets=("cpu-openvino",), suite="export_accuracy", variants=("onnx_int8",), metric="accuracy_delta", at_least=-0.006)
+
+
+def asking(*gates: Gate) -> Policy:
+    """The project's policy with these gates only."""
+    return policy().model_copy(update={"gate": gates})
+
+
+def judged(bundles: Sequence[Evidence]) -> list[Judged]:
+    """Every number of the bundles at the gate's age."""
+    return judge(bundles, targets(), policy(), TODAY, days=policy().evidence.gate_days)
+
+
+def verdict(bundles: Sequence[Evidence], *gates: Gate) -> Verdict:
+    """The verdict of these gates on these bundles."""
+    return decide(asking(*gates), judged(bundles), targets(), profiles(), invalid=[], bundles=[one.name for one in bundles])
+
+
+def timed(seconds: float, count: int = 5, n: int = 100) -> Evidence:
+    """A CPU bundle whose every sample is `seconds`."""
+    return evidence(samples={ORT: [[seconds] * n] * count})
+
+
+def exported(lost: int, n: int = 10_000) -> Evidence:
+    """A CPU bundle whose INT8 export loses `lost` of `n` examples."""
+    return evidence(outputs={TORCH: logits([0] * n), INT8: logits([1] * lost + [0] * (n - lost))}, labels=np.zeros(n, dtype=np.int64))
+
+
+def test_a_bound_that_keeps_the_limit_passes() -> None:
+    """10 ms against 15 ms, five launches, trusted."""
+    (result,) = verdict([timed(0.010)], LATENCY).results
+    assert (result.answer, result.bound, result.badge) == ("pass", 0.010, "trusted")
+
+
+def test_a_time_beyond_the_limit_fails() -> None:
+    """Even the fastest launch's lower bound is beyond it."""
+    assert verdict([timed(0.020)], LATENCY).answer == "fail"
+
+
+def test_one_slow_launch_makes_a_pass_undecided() -> None:
+    """The worst launch's bound crosses the limit, the best one's does not: neither is proven."""
+    one = evidence(samples={ORT: [[0.010] * 100] * 4 + [[0.016] * 100]})
+    assert verdict([one], LATENCY).answer == "undecided"
+
+
+def test_a_missing_cell_fails() -> None:
+    """No bundle at all, and a bundle that lacks the cell, fail with the reason."""
+    for bundles in ([], [exported(0)]):
+        (result,) = verdict(bundles, LATENCY).results
+        assert (result.answer, result.why) == ("fail", "no bundle holds this cell: measure the target")
+
+
+def test_a_required_cell_that_the_plan_excludes_fails_with_the_plans_reason() -> None:
+    """A gate on Lambda fails while Lambda cannot be measured."""
+    gate = LATENCY.model_copy(update={"targets": ("lambda-x86",), "memory_mb": (1024,)})
+    (result,) = verdict([timed(0.010)], gate).results
+    assert result.answer == "fail"
+    assert "Docker executor is not built yet" in result.why
+
+
+def test_an_empty_policy_fails() -> None:
+    """Nothing was asked, so nothing was shown."""
+    found = verdict([timed(0.010)])
+    assert found.answer == "fail"
+    assert sentence(found) == "mangaassist-production: FAIL, the policy has no gate, and nothing was asked"
+
+
+@pytest.mark.parametrize("field", ["value", "bound_high", "bound_low"])
+def test_nan_fails(field: str) -> None:
+    """`nan > limit` is false, which a careless gate takes for a pass."""
+    numbers = [replace(one, finding=replace(one.finding, **{field: math.nan})) for one in judged([timed(0.010)])]
+    found = decide(asking(LATENCY), numbers, targets(), profiles(), invalid=[], bundles=[])
+    assert found.results[0].answer == "fail"
+    assert found.results[0].why == "the evidence is not a number"
+
+
+def test_too_few_samples_for_a_bound_are_undecided() -> None:
+    """58 samples have no bound of the p95 at 95 %, whatever their values."""
+    (result,) = verdict([timed(0.010, n=58)], LATENCY).results
+    assert (result.answer, result.bound) == ("undecided", None)
+
+
+@pytest.mark.parametrize(("lost", "answer"), [(0, "pass"), (20, "pass"), (55, "undecided"), (200, "fail")])
+def test_a_drop_is_judged_on_the_paired_interval(lost: int, answer: str) -> None:
+    """0.2 points of 10,000 are certified below 0.6; 0.55 points are not; 2 points are certainly beyond."""
+    assert verdict([exported(lost)], DROP).answer == answer
+
+
+def test_three_hundred_examples_certify_nothing() -> None:
+    """No loss on 300 examples leaves up to 0.9 points possible."""
+    assert verdict([exported(0, n=300)], DROP).answer == "undecided"
+
+
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        evidence(samples={ORT: [[0.010] * 100] * 5}, dirty=("matrix/x.py",)),
+        evidence(samples={ORT: [[0.010] * 100] * 5}, commit=None),
+        evidence(samples={ORT: [[0.010] * 100] * 5}, created=NOW - timedelta(days=8)),
+        evidence(samples={ORT: [[0.010] * 100] * 5}, created=NOW + timedelta(days=1)),
+        evidence(samples={ORT: [[0.010] * 100] * 5}, suite_sha256="q" * 64),
+        evidence(samples={ORT: [[0.010] * 100] * 4}),
+        evidence(samples={ORT: [[0.010] * 100] * 5}, lost={(ORT, 2): "raised"}),
+    ],
+    ids=["dirty", "no commit", "stale", "future", "other suites", "four launches", "lost launch"],
+)
+def test_nothing_that_is_not_believed_passes(bundle: Evidence) -> None:
+    """A good value in bad standing is no pass."""
+    assert verdict([bundle], LATENCY).answer in {"fail", "undecided"}
+
+
+def test_of_several_attempts_the_worst_answers() -> None:
+    """A retry does not outvote the failure before it; an invalid attempt is no attempt."""
+    slow, fast = timed(0.020), timed(0.010)
+    found = verdict([slow, fast], LATENCY)
+    assert found.answer == "fail"
+    assert found.results[0].why.endswith("(the worst of 2 attempts)")
+    dirty = evidence(samples={ORT: [[0.020] * 100] * 5}, dirty=("matrix/x.py",))
+    assert verdict([dirty, fast], LATENCY).answer == "pass"
+
+
+def test_the_order_of_bundles_changes_nothing() -> None:
+    """The same evidence in another order gives the same verdict, to the byte."""
+    bundles = [timed(0.010), timed(0.014), exported(3)]
+    assert verdict(bundles, LATENCY, DROP).model_dump_json() == verdict(bundles[::-1], LATENCY, DROP).model_dump_json()
+
+
+def test_torn_evidence_never_passes() -> None:
+    """A bundle that cannot be read makes the verdict invalid, however good the others are."""
+    found = decide(asking(LATENCY), judged([timed(0.010)]), targets(), profiles(), invalid=["x: torn"], bundles=[])
+    assert found.answer == "fail"
+    assert sentence(found).startswith("mangaassist-production: INVALID, 1 bundles are no evidence")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lengths": (17,)}, "gate 'warm' selects nothing by lengths = 17"),
+        ({"variants": ("ort_int4",)}, "gate 'warm' selects nothing by variants = ort_int4"),
+        ({"metric": "p97_s"}, "gate 'warm' asks for metric 'p97_s'"),
+        ({"at_least": 0.1}, "gate 'warm' needs one limit"),
+        ({"at_most": None}, "gate 'warm' needs one limit"),
+        ({"targets": ("cpu-openvno",)}, "no target is called 'cpu-openvno'"),
+    ],
+)
+def test_a_gate_that_cannot_mean_what_it_says_is_refused(change: dict[str, object], message: str) -> None:
+    """A gate that selects nothing would pass on nothing."""
+    with pytest.raises(UsageError) as caught:
+        verdict([timed(0.010)], LATENCY.model_copy(update=change))
+    assert caught.value.what == message
+
+
+def test_two_gates_of_one_name_are_refused() -> None:
+    """The second would hide the first."""
+    with pytest.raises(UsageError, match="two gates are called 'warm'"):
+        verdict([], LATENCY, LATENCY)
+
+
+def test_junit_counts_a_missing_cell_as_a_failure_and_never_as_skipped() -> None:
+    """One pass, one missing: two tests, one failure, none skipped; an empty policy is a failing case."""
+    suite = fromstring(render(verdict([timed(0.010)], LATENCY, DROP)))  # noqa: S314 - our own text
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("2", "1", "0")
+    empty = fromstring(render(verdict([])))  # noqa: S314 - our own text
+    assert (empty.get("tests"), empty.get("failures")) == ("1", "1")
+
+
+def test_the_projects_own_policy_selects_cells() -> None:
+    """Every gate of gates.toml names cells that the matrix could hold; without evidence all of them fail."""
+    found = decide(policy(), [], targets(), profiles(), invalid=[], bundles=[])
+    assert {result.gate for result in found.results} == {gate.id for gate in policy().gate}
+    assert {result.answer for result in found.results} == {"fail"}

@@ -1,0 +1,94 @@
+"""Every cell that the matrix could have is planned or excluded with a reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from matrix.catalog import REFERENCES, VARIANTS
+from matrix.errors import UsageError
+from matrix.plan import cells_of_launch, make_plan
+from matrix.profile import Profile
+from matrix.workloads import distill, export, serve
+from tests.making import profiles, targets
+
+QUICK = profiles().of("quick")
+
+
+@pytest.mark.parametrize("target", list(targets().target))
+@pytest.mark.parametrize("profile", ["quick", "standard", "full"])
+def test_nothing_is_left_unsaid(target: str, profile: str) -> None:
+    """Each variant of the catalog appears on each target, and no cell twice."""
+    plan = make_plan(target, targets().of(target), profiles().of(profile))
+    cells = [*plan.planned, *(item.cell for item in plan.excluded)]
+    assert len({cell.id for cell in cells}) == len(cells)
+    assert {(cell.suite, cell.variant) for cell in cells} == {(variant.suite, variant.name) for variant in VARIANTS}
+    assert all(item.reason for item in plan.excluded)
+
+
+def test_the_catalog_knows_what_is_built() -> None:
+    """A variant without a `missing` reason has a module, and each module is in the catalog."""
+    built = {suite: {v.name for v in VARIANTS if v.suite == suite and v.missing is None} for suite in REFERENCES}
+    assert built == {
+        "training_step": set(distill.stacks()),
+        "export_accuracy": set(export.formats()),
+        "inference_latency": set(serve.SERVINGS),
+    }
+    assert all(reference in built[suite] for suite, reference in REFERENCES.items())
+
+
+def test_the_cpu_target_measures_what_first_light_asks() -> None:
+    """2 stacks, 5 exports, 5 runtimes at 3 lengths and the data's own, each also cold."""
+    plan = make_plan("cpu-openvino", targets().of("cpu-openvino"), QUICK)
+    count = {suite: sum(cell.suite == suite for cell in plan.planned) for suite in REFERENCES}
+    assert count == {"training_step": 2, "export_accuracy": 5, "inference_latency": 25}
+
+
+@pytest.mark.parametrize(
+    ("target", "suite", "variant", "reason"),
+    [
+        ("lambda-x86", "training_step", "raw_torch", "serves and never trains"),
+        ("lambda-arm", "inference_latency", "ort_int8", "under instruction emulation a time means nothing"),
+        ("cuda-a100", "inference_latency", "ort_int8", "its time belongs to the CPU targets, not to NVIDIA A100"),
+        ("mps", "export_accuracy", "openvino_int8", "no packages that ship for darwin/arm64"),
+        ("cpu-openvino", "training_step", "textbrewer", "no stack module is built yet"),
+    ],
+)
+def test_an_exclusion_says_why(target: str, suite: str, variant: str, reason: str) -> None:
+    """What can never be is told before what is not built."""
+    plan = make_plan(target, targets().of(target), QUICK)
+    found = [item.reason for item in plan.excluded if (item.cell.suite, item.cell.variant) == (suite, variant)]
+    assert found
+    assert all(reason in one for one in found)
+
+
+def test_a_launch_is_a_shuffled_block() -> None:
+    """Same seed, same order; another seed, another order; always the same cells."""
+    plan = make_plan("cpu-openvino", targets().of("cpu-openvino"), QUICK)
+    first, again, other = (cells_of_launch(plan, QUICK, 1, seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert set(first) == set(other) == set(plan.planned)
+
+
+def test_quality_cells_run_in_the_first_launches_only() -> None:
+    """Outputs repeat: profile quick judges them once, and times in all five launches."""
+    plan = make_plan("cpu-openvino", targets().of("cpu-openvino"), QUICK)
+    suites = {cell.suite for cell in cells_of_launch(plan, QUICK, 2, 7)}
+    assert suites == {"training_step", "inference_latency"}
+
+
+def test_names_mean_a_target_or_a_group() -> None:
+    """`cuda` is three targets; a typo names what there is."""
+    assert targets().named("cuda") == ("cuda-a100", "cuda-a10g", "cuda-h200")
+    assert targets().named("mps") == ("mps",)
+    with pytest.raises(UsageError, match="no target is called 'gpu'; name one of cuda-a100"):
+        targets().named("gpu")
+
+
+@pytest.mark.parametrize("profile", list(profiles().profile.values()), ids=lambda profile: profile.name)
+def test_every_profile_can_certify(profile: Profile) -> None:
+    """Each has the launches and samples that the statistics need, and evaluates on 10,000 examples."""
+    assert profile.launches >= 5
+    assert profile.inference.min_rounds >= 59
+    assert profile.training.min_rounds >= 6
+    assert profile.recipe.evaluation_examples >= 10_000

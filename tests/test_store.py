@@ -1,0 +1,159 @@
+"""Evidence is append-only and whole: what was changed is named, what is torn is shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from matrix.bundle import MANIFEST, Bundle
+from matrix.canonical import file_digest
+from matrix.cell import Plan
+from matrix.errors import DataError, EvidenceError, ExitCode, UsageError
+from matrix.job import WorkloadSpec
+from matrix.store import LAUNCH, RunFolder, RunState, Store, listed, load
+from matrix.strict import parse
+from tests.making import EAGER, NOW, TORCH, evidence, logits, prepared, profiles
+
+
+def running(store: Store) -> RunFolder:
+    """A run of one timed and one quality cell, with its only launch finished."""
+    one = evidence(samples={EAGER: [[0.01] * 60]}, outputs={TORCH: logits([0, 1])}, labels=np.array([0, 1]))
+    plan = Plan(target="cpu-openvino", profile="quick", planned=one.bundle.planned, excluded=())
+    state = RunState(
+        target="cpu-openvino",
+        executor="native",
+        created=NOW.isoformat(),
+        attempt=1,
+        profile=profiles().of("quick"),
+        spec=WorkloadSpec(),
+        plan=plan,
+        suite_sha256="s" * 64,
+    )
+    run = store.begin(state)
+    run.keep_prepared(prepared())
+    place = run.workplace("launch-01")
+    (place / "outputs").mkdir()
+    renamed: dict[str, str] = {}
+    for name, array in one.arrays.items():
+        path = place / "outputs" / "x.npy"
+        np.save(path, array)
+        renamed[name] = file_digest(path)
+        path.rename(path.with_name(f"{renamed[name]}.npy"))
+    benchmarks = []
+    for found in one.measured.values():
+        told = found.evidence
+        told = told.model_copy(update={"outputs": renamed.get(told.outputs or ""), "labels": renamed.get(told.labels or "")})
+        benchmarks.append({"stats": {"data": list(found.samples)}, "extra_info": {"matrix": told.model_dump(mode="json")}})
+    (place / "benchmark.json").write_text(json.dumps({"benchmarks": benchmarks}), encoding="utf-8")
+    run.keep_launch(place, one.bundle.launches[0])
+    return run
+
+
+def manifest(run: RunFolder) -> Bundle:
+    """The manifest that a run would be sealed with."""
+    one = evidence(samples={EAGER: [[0.01] * 60]}, outputs={TORCH: logits([0, 1])}, labels=np.array([0, 1]))
+    return one.bundle.model_copy(update={"launches": tuple(run.finished().values()), "created": run.state.created})
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Path:
+    """A bundle's folder."""
+    store = Store(tmp_path)
+    run = running(store)
+    return store.seal(run, manifest(run))
+
+
+def test_a_sealed_bundle_reads_back_what_was_measured(sealed: Path) -> None:
+    """Samples and outputs survive the round trip; the run's folder is gone."""
+    found = load(sealed)
+    assert found.faults == ()
+    assert list(found.measured[EAGER.id, 1].samples) == [0.01] * 60
+    outputs = found.measured[TORCH.id, 1].evidence.outputs
+    assert outputs is not None
+    assert found.arrays[outputs].tolist() == logits([0, 1]).tolist()
+    assert list((sealed.parents[1] / "runs").glob("cpu*")) == []
+
+
+def test_sealing_twice_gives_one_bundle(tmp_path: Path) -> None:
+    """A run killed between the rename and the sweep is sealed again under the same digest."""
+    store = Store(tmp_path)
+    first = running(store)
+    kept = [(path.relative_to(first.path), path.read_bytes()) for path in first.path.rglob("*") if path.is_file()]
+    place = store.seal(first, manifest(first))
+    for name, content in kept:
+        (first.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (first.path / name).write_bytes(content)
+    assert store.seal(first, manifest(first)) == place
+    assert [path.name for path in store.bundles.iterdir()] == [place.name]
+
+
+def test_every_changed_byte_is_found_and_named(sealed: Path) -> None:
+    """One flipped byte in any file but the manifest is a fault with the file's name."""
+    for name in load(sealed).bundle.files:
+        path = sealed / name
+        before = path.read_bytes()
+        path.write_bytes(bytes([before[0] ^ 1]) + before[1:])
+        assert load(sealed).faults == (f"{name}: changed",)
+        path.write_bytes(before)
+
+
+def test_a_missing_and_an_added_file_are_named(sealed: Path) -> None:
+    """A bundle is all of its files and no more."""
+    name = f"launches/01/{LAUNCH}"
+    (sealed / name).unlink()
+    (sealed / "extra.txt").write_text("x", encoding="utf-8")
+    assert load(sealed).faults == (f"{name}: missing", "extra.txt: not in the manifest")
+
+
+def test_a_changed_manifest_no_longer_has_its_name(sealed: Path) -> None:
+    """Editing a field that no file digest covers changes the bundle's own digest."""
+    path = sealed / MANIFEST
+    path.write_text(path.read_text(encoding="utf-8").replace('"attempt": 1', '"attempt": 2'), encoding="utf-8")
+    (fault,) = load(sealed).faults
+    assert fault.startswith("bundle.json: changed, its digest is ")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"target": 1}', "\x00"])
+def test_a_torn_manifest_is_an_error_with_the_folders_name(sealed: Path, content: str) -> None:
+    """Never a traceback; the store shows it beside the bundles that can be read."""
+    (sealed / MANIFEST).write_text(content, encoding="utf-8")
+    with pytest.raises(EvidenceError) as caught:
+        load(sealed)
+    assert caught.value.exit_code is ExitCode.INVALID_EVIDENCE
+    assert sealed.name in str(caught.value)
+    found, torn = Store(sealed.parents[1]).load_all()
+    assert (found, len(torn)) == ([], 1)
+
+
+def test_what_was_left_half_written_is_not_evidence(sealed: Path) -> None:
+    """Hidden folders are work in progress of a process that died."""
+    (sealed.parent / ".cpu-openvino-half").mkdir()
+    assert [one.name for one in Store(sealed.parents[1]).load_all()[0]] == [sealed.name]
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
+    """They would be each other's foreign load."""
+    with Store(tmp_path).measuring(), pytest.raises(UsageError, match="another run is measuring"), Store(tmp_path).measuring():
+        pass
+
+
+def test_a_bundle_cannot_leave_a_cell_unexplained() -> None:
+    """Planned must equal measured plus explained."""
+    whole = evidence(samples={EAGER: [[0.01] * 60]}).bundle
+    data = whole.model_dump(mode="json")
+    data["launches"][0]["outcomes"] = []
+    with pytest.raises(DataError, match="launch 1: planned cells differ from measured and explained ones"):
+        parse(Bundle, json.loads(json.dumps(data)), "bundle")
+    data = whole.model_dump(mode="json")
+    data["launches"][0]["outcomes"][0]["state"] = "failed"
+    with pytest.raises(DataError, match="is neither measured nor explained"):
+        parse(Bundle, data, "bundle")
+
+
+def test_the_file_list_is_of_the_whole_tree(sealed: Path) -> None:
+    """Digest and size of every file, but the manifest itself."""
+    assert set(listed(sealed)) == set(load(sealed).bundle.files)
+    assert MANIFEST not in listed(sealed)
