@@ -37,7 +37,12 @@ class Live:
         self._index = 0
         self._stage, self._began, self._logged = "", time.monotonic(), 0.0
         self._done = self._total = self._ahead = self._spent_cost = 0.0
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._progress.add_task("start", total=None, left="")
 
@@ -69,7 +74,9 @@ class Live:
         spent = time.monotonic() - self._began
         if self._index:
             return f"about {duration(spent / self._spent_cost * self._ahead)} left" if self._spent_cost else ""
-        return f"about {duration(spent / self._done * (self._total - self._done))} left in this step" if self._done else ""
+        return (
+            f"about {duration(spent / self._done * (self._total - self._done))} left in this step" if self._done else ""
+        )
 
     def _advance(self, event: Event) -> None:
         """Take note of what is done and what is ahead."""

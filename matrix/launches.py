@@ -13,7 +13,9 @@ from matrix.strict import parse_json
 
 def _lines(path: Path) -> list[bytes]:
     """Whole lines of a file: a process that was killed while writing leaves half a line, which says nothing."""
-    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")] if path.exists() else []
+    return (
+        [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")] if path.exists() else []
+    )
 
 
 def _sampled(folder: Path) -> set[str]:
@@ -35,7 +37,9 @@ def _outcomes(folder: Path, job: Job, end: End) -> tuple[Outcome, ...]:
     told: dict[str, Outcome] = {}
     for line in _lines(folder / OUTCOMES):
         outcome = parse_json(Outcome, line, OUTCOMES)
-        if outcome.cell not in told or told[outcome.cell].state == "measured":  # a failure in teardown follows a success
+        if (
+            outcome.cell not in told or told[outcome.cell].state == "measured"
+        ):  # a failure in teardown follows a success
             told[outcome.cell] = outcome
     sampled = _sampled(folder)
     found = []

@@ -63,7 +63,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Run the cells in the job's order, across the suites' files."""
     numbers = config.stash.get(_NUMBERS, {})
     planned = [item for item in items if _cell_id(item) in numbers]
-    config.hook.pytest_deselected(items=[item for item in items if _cell_id(item) not in numbers])  # a suite without a cell
+    config.hook.pytest_deselected(
+        items=[item for item in items if _cell_id(item) not in numbers]
+    )  # a suite without a cell
     items[:] = sorted(planned, key=lambda item: numbers[_cell_id(item) or ""])
 
 

@@ -23,7 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for tool in ("browser", "engine"):
             if item.get_closest_marker(tool) and not found[tool] and tool not in REQUIRED:
-                item.add_marker(pytest.mark.skip(reason=f"no {tool} on this machine (MATRIX_REQUIRE={tool} makes this a failure)"))
+                item.add_marker(
+                    pytest.mark.skip(reason=f"no {tool} on this machine (MATRIX_REQUIRE={tool} makes this a failure)")
+                )
 
 
 @pytest.fixture(autouse=True)

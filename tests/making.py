@@ -26,7 +26,14 @@ NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 TODAY = Today(NOW, "s" * 64)
 QUIET = Load(wall_s=1.0, cpu_s=1.0, foreign_cores=0.0, steal_share=0.0, throttled_s=None)
 SETTLED = Timing(
-    warmup_calls=10, steady=True, adaptive_calls=30, capped=False, rounds=100, asked_width=0.02, doubt_width=0.05, width=0.01
+    warmup_calls=10,
+    steady=True,
+    adaptive_calls=30,
+    capped=False,
+    rounds=100,
+    asked_width=0.02,
+    doubt_width=0.05,
+    width=0.01,
 )
 RIGHT_CLOCK = ClockCheck(empty_s=1e-7, doubling=2.0, same=1.0)
 HOST = HostClass(cpu="a CPU", machine="x86_64", flags=("avx2",), cores=2, memory_bytes=2**34)
@@ -63,7 +70,9 @@ def prepared(weights: str = "w" * 64) -> Prepared:
     """Identities of a workload."""
     split = SplitIdentity(examples=10, sha256="e" * 64)
     model = ModelIdentity(origin="trained", parameters=14_000_000, config_sha256="c" * 64, weights_sha256=weights)
-    data = DataIdentity(source="embedded", classes=("a", "b"), train=split, validation=split, evaluation=split, dropped=0)
+    data = DataIdentity(
+        source="embedded", classes=("a", "b"), train=split, validation=split, evaluation=split, dropped=0
+    )
     return Prepared(
         data=data,
         tokenizer_sha256="t" * 64,
@@ -140,7 +149,9 @@ def evidence(  # noqa: PLR0913 - a test says what it cares about, by name
                 labels=keep(labels) if cell in outputs else None,
             )
             measured[cell.id, index] = Measured(np.array(values, dtype=np.float64), found)
-    software = Environment(python="3.11", system="Linux", packages={"torch": torch}, packages_sha256="p" * 64, variables={})
+    software = Environment(
+        python="3.11", system="Linux", packages={"torch": torch}, packages_sha256="p" * 64, variables={}
+    )
     bundle = Bundle(
         target=target,
         executor="native",

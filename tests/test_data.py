@@ -65,7 +65,9 @@ def test_clinc_is_read_with_its_domains_as_classes(tmp_path: Path) -> None:
     content = {"train": rows, "val": rows[:1], "test": rows[2:], "oos_test": [["what", "oos"]]}
     content["train"] = [[f"{text} now", label] for text, label in rows]
     (tmp_path / "data_full.json").write_text(json.dumps(content), encoding="utf-8")
-    (tmp_path / "domains.json").write_text(json.dumps({"banking": ["freeze_account", "pay_bill"], "travel": ["book_flight"]}), encoding="utf-8")
+    (tmp_path / "domains.json").write_text(
+        json.dumps({"banking": ["freeze_account", "pay_bill"], "travel": ["book_flight"]}), encoding="utf-8"
+    )
     splits = load_splits(str(tmp_path / "data_full.json"), SMALL)
     assert splits.names == ("banking", "travel")
     assert splits.evaluation.labels == (1,)
@@ -75,10 +77,14 @@ def test_a_csv_and_a_jsonl_of_the_same_rows_give_the_same_splits(tmp_path: Path)
     """60 % to train, 10 % to watch, 30 % to claim on, by seed."""
     rows = [(f"text {i}", "ab"[i % 2]) for i in range(100)]
     (tmp_path / "x.csv").write_text("text,label\n" + "".join(f"{t},{y}\n" for t, y in rows), encoding="utf-8")
-    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"text": t, "label": y}) + "\n" for t, y in rows), encoding="utf-8")
+    (tmp_path / "x.jsonl").write_text(
+        "".join(json.dumps({"text": t, "label": y}) + "\n" for t, y in rows), encoding="utf-8"
+    )
     first, second = (load_splits(str(tmp_path / name), SMALL) for name in ("x.csv", "x.jsonl"))
     assert (len(first.train), len(first.validation), len(first.evaluation)) == (60, 10, 30)
-    assert [part.sha256 for part in (first.train, first.evaluation)] == [part.sha256 for part in (second.train, second.evaluation)]
+    assert [part.sha256 for part in (first.train, first.evaluation)] == [
+        part.sha256 for part in (second.train, second.evaluation)
+    ]
 
 
 def test_a_training_text_that_is_also_held_out_is_dropped_and_counted(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from matrix.estimates import Estimate, Place, compare
 from matrix.trust import judge
 from tests.making import ORT, TODAY, estimates, evidence, policy, targets
 
-PLACE = Place(target="cpu-openvino", suite="inference_latency", variant="ort_int8", metric="p50_s", mode="warm", length=16)
+PLACE = Place(
+    target="cpu-openvino", suite="inference_latency", variant="ort_int8", metric="p50_s", mode="warm", length=16
+)
 JUDGED = judge([evidence(samples={ORT: [[0.010] * 60] * 5})], targets(), policy(), TODAY, days=7)
 
 

@@ -48,7 +48,9 @@ def test_the_ratio_is_paired_within_a_launch() -> None:
 def test_a_training_step_is_read_against_the_measured_peak() -> None:
     """0.5 s for 10 GFLOP at a peak of 100 GFLOP/s is a fifth of it; 16 samples in 0.5 s are 32 a second."""
     facts = {RAW: {"step_flop": 1e10, "matmul_flop_per_s": 1e11}}
-    found = by_metric(findings_of(evidence(samples={RAW: [[0.5] * 8] * 5, TRAINER: [[0.6] * 8] * 5}, facts=facts)), RAW.id)
+    found = by_metric(
+        findings_of(evidence(samples={RAW: [[0.5] * 8] * 5, TRAINER: [[0.6] * 8] * 5}, facts=facts)), RAW.id
+    )
     assert found["peak_fraction"].value == pytest.approx(0.2)
     assert found["samples_per_s"].value == pytest.approx(32.0)
 
@@ -60,7 +62,9 @@ def test_an_export_is_compared_example_by_example() -> None:
     reference, export = list(right), list(right)
     reference[10] = 1
     export[20], export[21], export[22] = 2, 2, 2
-    found = by_metric(findings_of(evidence(outputs={TORCH: logits(reference), INT8: logits(export)}, labels=labels)), INT8.id)
+    found = by_metric(
+        findings_of(evidence(outputs={TORCH: logits(reference), INT8: logits(export)}, labels=labels)), INT8.id
+    )
     assert found["accuracy"].value == pytest.approx(0.997)
     assert found["accuracy_delta"].value == pytest.approx(-0.002)
     assert found["accuracy_delta"].notes == {"won": 1, "lost": 3, "mcnemar_p": 0.625}
@@ -83,7 +87,9 @@ def test_one_noisy_launch_in_five_is_tolerated_and_two_are_not() -> None:
 
     def disturbed(count: int) -> Finding:
         measured = {
-            (cell, launch): replace(found, evidence=found.evidence.model_copy(update={"load": noisy})) if launch <= count else found
+            (cell, launch): replace(found, evidence=found.evidence.model_copy(update={"load": noisy}))
+            if launch <= count
+            else found
             for (cell, launch), found in one.measured.items()
         }
         return by_metric(findings_of(replace(one, measured=measured)), EAGER.id)["p50_s"]
@@ -105,7 +111,9 @@ def test_a_clock_that_fails_its_test_makes_every_time_invalid_and_no_quality() -
     """Twice the work in the same time: no time may be believed; accuracy does not depend on a clock."""
     labels = np.zeros(1000, dtype=np.int64)
     broken = ClockCheck(empty_s=1e-7, doubling=1.0, same=1.0)
-    found = findings_of(evidence(samples={EAGER: [[0.01] * 60] * 5}, outputs={TORCH: logits([0] * 1000)}, labels=labels, clock=broken))
+    found = findings_of(
+        evidence(samples={EAGER: [[0.01] * 60] * 5}, outputs={TORCH: logits([0] * 1000)}, labels=labels, clock=broken)
+    )
     faulty = {finding.metric for finding in found if finding.faults}
     assert faulty == {"p50_s", "p95_s", "p99_s"}
 
@@ -113,7 +121,9 @@ def test_a_clock_that_fails_its_test_makes_every_time_invalid_and_no_quality() -
 def test_sampling_that_did_not_converge_is_a_doubt() -> None:
     """A median known to 8 % where 5 % is the limit is never a silent number."""
     wide = SETTLED.model_copy(update={"width": 0.08, "capped": True})
-    (doubt,) = by_metric(findings_of(evidence(samples={EAGER: [[0.01] * 60] * 5}, timing=wide)), EAGER.id)["p50_s"].doubts
+    (doubt,) = by_metric(findings_of(evidence(samples={EAGER: [[0.01] * 60] * 5}, timing=wide)), EAGER.id)[
+        "p50_s"
+    ].doubts
     assert (doubt.rule, doubt.threshold) == ("not_converged", "at most ±5 %")
 
 

@@ -31,7 +31,15 @@ LATENCY = Gate(
     mode="warm",
     lengths=(16,),
 )
-DROP = Gate(id="drop", why="0.6 points", targets=("cpu-openvino",), suite="export_accuracy", variants=("onnx_int8",), metric="accuracy_delta", at_least=-0.006)
+DROP = Gate(
+    id="drop",
+    why="0.6 points",
+    targets=("cpu-openvino",),
+    suite="export_accuracy",
+    variants=("onnx_int8",),
+    metric="accuracy_delta",
+    at_least=-0.006,
+)
 
 
 def asking(*gates: Gate) -> Policy:
@@ -46,7 +54,9 @@ def judged(bundles: Sequence[Evidence]) -> list[Judged]:
 
 def verdict(bundles: Sequence[Evidence], *gates: Gate) -> Verdict:
     """The verdict of these gates on these bundles."""
-    return decide(asking(*gates), judged(bundles), targets(), profiles(), invalid=[], bundles=[one.name for one in bundles])
+    return decide(
+        asking(*gates), judged(bundles), targets(), profiles(), invalid=[], bundles=[one.name for one in bundles]
+    )
 
 
 def timed(seconds: float, count: int = 5, n: int = 100) -> Evidence:
@@ -56,7 +66,10 @@ def timed(seconds: float, count: int = 5, n: int = 100) -> Evidence:
 
 def exported(lost: int, n: int = 10_000) -> Evidence:
     """A CPU bundle whose INT8 export loses `lost` of `n` examples."""
-    return evidence(outputs={TORCH: logits([0] * n), INT8: logits([1] * lost + [0] * (n - lost))}, labels=np.zeros(n, dtype=np.int64))
+    return evidence(
+        outputs={TORCH: logits([0] * n), INT8: logits([1] * lost + [0] * (n - lost))},
+        labels=np.zeros(n, dtype=np.int64),
+    )
 
 
 def test_a_bound_that_keeps_the_limit_passes() -> None:

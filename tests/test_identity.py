@@ -15,7 +15,8 @@ def identity(cell=EAGER, profile="quick", weights="w" * 64, suites="s" * 64, dty
 
 
 @pytest.mark.parametrize(
-    "change", [{"cell": ORT}, {"profile": "standard"}, {"weights": "x" * 64}, {"suites": "t" * 64}, {"dtype": "bfloat16"}]
+    "change",
+    [{"cell": ORT}, {"profile": "standard"}, {"weights": "x" * 64}, {"suites": "t" * 64}, {"dtype": "bfloat16"}],
 )
 def test_any_change_of_the_work_is_another_identity(change: dict[str, object]) -> None:
     """Variant, profile, weights, suites and arithmetic all decide what a number means."""

@@ -13,7 +13,9 @@ from matrix.sample import BENCHMARK, OUTCOMES, Outcome
 from tests.making import EAGER, ORT, TORCH, prepared, profiles
 
 
-def told(folder: Path, end: End, *outcomes: Outcome, sampled: tuple[Cell, ...] = ()) -> dict[str, tuple[str, str | None]]:
+def told(
+    folder: Path, end: End, *outcomes: Outcome, sampled: tuple[Cell, ...] = ()
+) -> dict[str, tuple[str, str | None]]:
     """State and error of each cell of a launch that left these outcomes and samples."""
     (folder / OUTCOMES).write_text("".join(outcome.model_dump_json() + "\n" for outcome in outcomes), encoding="utf-8")
     if sampled:

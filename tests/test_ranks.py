@@ -10,7 +10,16 @@ from matrix.ranks import least_samples, lower_rank, median_half_width, quantile,
 
 @pytest.mark.parametrize(
     ("q", "confidence", "least"),
-    [(0.5, 0.95, 5), (0.9, 0.95, 29), (0.95, 0.95, 59), (0.99, 0.95, 299), (0.5, 0.99, 7), (0.9, 0.99, 44), (0.95, 0.99, 90), (0.99, 0.99, 459)],
+    [
+        (0.5, 0.95, 5),
+        (0.9, 0.95, 29),
+        (0.95, 0.95, 59),
+        (0.99, 0.95, 299),
+        (0.5, 0.99, 7),
+        (0.9, 0.99, 44),
+        (0.95, 0.99, 90),
+        (0.99, 0.99, 459),
+    ],
 )
 def test_the_fewest_samples_of_a_bound_are_the_published_ones(q: float, confidence: float, least: int) -> None:
     """One sample fewer has no bound at all: None, never the largest sample."""

@@ -18,7 +18,22 @@ from matrix.report.badges import MARKS
 from matrix.report.material import Material
 from matrix.trust import judge
 from matrix.verdict import PRECEDENCE
-from tests.making import EAGER, INT8, NOW, ORT, RAW, TODAY, TORCH, TRAINER, estimates, evidence, logits, policy, profiles, targets
+from tests.making import (
+    EAGER,
+    INT8,
+    NOW,
+    ORT,
+    RAW,
+    TODAY,
+    TORCH,
+    TRAINER,
+    estimates,
+    evidence,
+    logits,
+    policy,
+    profiles,
+    targets,
+)
 
 WHOLE = evidence(
     samples={RAW: [[0.5] * 8] * 5, TRAINER: [[0.6] * 8] * 5, EAGER: [[0.010] * 100] * 5, ORT: [[0.002] * 100] * 5},

@@ -13,7 +13,14 @@ from matrix.workloads import sampling
 from matrix.workloads.sampling import Arguments, Sampler
 
 RULES = Sampling(
-    min_rounds=20, max_rounds=100, cap_s=1.0, width=0.02, doubt_width=0.05, warmup_calls=4, warmup_cap_s=1.0, steady=0.05
+    min_rounds=20,
+    max_rounds=100,
+    cap_s=1.0,
+    width=0.02,
+    doubt_width=0.05,
+    warmup_calls=4,
+    warmup_cap_s=1.0,
+    steady=0.05,
 )
 
 
@@ -42,7 +49,9 @@ class Benchmark:
         self.world = world
         self.samples: list[float] = []
 
-    def pedantic(self, target: Callable[..., Any], *, setup: Callable[[], Arguments], rounds: int, iterations: int) -> None:
+    def pedantic(
+        self, target: Callable[..., Any], *, setup: Callable[[], Arguments], rounds: int, iterations: int
+    ) -> None:
         """Time the rounds."""
         assert iterations == 1
         for _ in range(rounds):
@@ -53,7 +62,9 @@ class Benchmark:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], float]], tuple[Sampler, Benchmark, list[Event]]]:
+def world(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[Callable[[int], float]], tuple[Sampler, Benchmark, list[Event]]]:
     """A sampler in a world whose calls take what a test says."""
 
     def make(durations: Callable[[int], float]) -> tuple[Sampler, Benchmark, list[Event]]:

@@ -65,7 +65,9 @@ def _profile_score(lost: int, won: int, n: int, delta: float) -> float:
     return (lost - won - n * delta) / math.sqrt(n * (2 * p + delta - delta**2))
 
 
-@pytest.mark.parametrize(("lost", "won", "n"), [(12, 2, 50), (30, 21, 3000), (5, 1, 10_000), (60, 40, 1000), (1, 4, 200)])
+@pytest.mark.parametrize(
+    ("lost", "won", "n"), [(12, 2, 50), (30, 21, 3000), (5, 1, 10_000), (60, 40, 1000), (1, 4, 200)]
+)
 def test_tangos_interval_inverts_the_score_of_a_numerically_restricted_likelihood(lost: int, won: int, n: int) -> None:
     """At both ends the score is the normal quantile, +-1.959964, with no formula shared."""
     found = stats.tango_interval(lost, won, n)

@@ -45,8 +45,12 @@ def running(store: Store) -> RunFolder:
     benchmarks = []
     for found in one.measured.values():
         told = found.evidence
-        told = told.model_copy(update={"outputs": renamed.get(told.outputs or ""), "labels": renamed.get(told.labels or "")})
-        benchmarks.append({"stats": {"data": list(found.samples)}, "extra_info": {"matrix": told.model_dump(mode="json")}})
+        told = told.model_copy(
+            update={"outputs": renamed.get(told.outputs or ""), "labels": renamed.get(told.labels or "")}
+        )
+        benchmarks.append(
+            {"stats": {"data": list(found.samples)}, "extra_info": {"matrix": told.model_dump(mode="json")}}
+        )
     (place / "benchmark.json").write_text(json.dumps({"benchmarks": benchmarks}), encoding="utf-8")
     run.keep_launch(place, one.bundle.launches[0])
     return run
@@ -136,7 +140,11 @@ def test_what_was_left_half_written_is_not_evidence(sealed: Path) -> None:
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     """They would be each other's foreign load."""
-    with Store(tmp_path).measuring(), pytest.raises(UsageError, match="another run is measuring"), Store(tmp_path).measuring():
+    with (
+        Store(tmp_path).measuring(),
+        pytest.raises(UsageError, match="another run is measuring"),
+        Store(tmp_path).measuring(),
+    ):
         pass
 
 

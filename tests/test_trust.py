@@ -27,7 +27,13 @@ def states(bundles: Sequence[Evidence], name: str, *, days: float = 7.0) -> dict
 
 def cuda(**changes: object) -> Evidence:
     """A bundle of an H200 host."""
-    fields = {"target": "cuda-h200", "host": "g" * 64, "environment": "u" * 64, "outputs": {TORCH: SAME}, "labels": LABELS}
+    fields = {
+        "target": "cuda-h200",
+        "host": "g" * 64,
+        "environment": "u" * 64,
+        "outputs": {TORCH: SAME},
+        "labels": LABELS,
+    }
     return evidence(**(fields | changes))  # type: ignore[arg-type]  # a test's own fields
 
 

@@ -46,7 +46,9 @@ def test_launches_ran_in_different_orders(finished: Finished) -> None:
 def test_pytest_benchmark_reads_the_evidence(finished: Finished) -> None:
     """Its own `compare` works on our files."""
     files = [str(path) for path in sorted(finished.bundle.glob(f"launches/*/{BENCHMARK}"))]
-    done = subprocess.run([sys.executable, "-m", "pytest_benchmark", "compare", *files], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_benchmark", "compare", *files], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "test_training_step[training_step/intent/raw_torch" in done.stdout
 
@@ -65,7 +67,7 @@ def test_the_exports_answer_as_the_checkpoint_does(finished: Finished) -> None:
 def test_the_student_learnt(finished: Finished) -> None:
     """A tiny student, a few seconds of training: far above the 10 % of guessing."""
     found = {(f.cell.variant, f.metric): f.value for f in findings_of(load(finished.bundle))}
-    assert (found["torch_fp32", "accuracy"] or 0.0) > 0.4
+    assert (found["torch_fp32", "accuracy"] or 0.0) > 0.6
 
 
 def test_the_shares_of_a_step_sum_to_one(finished: Finished) -> None:
@@ -113,7 +115,9 @@ def test_an_equal_input_never_retrains_and_a_changed_one_does(finished: Finished
     assert "train the teacher" not in {event.stage for event in watcher.events}, "the teacher's inputs did not change"
 
 
-def test_a_stack_that_raises_is_in_the_bundle_with_its_error(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stack_that_raises_is_in_the_bundle_with_its_error(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One cell raises in every launch: the others are measured, and the reason is kept."""
     broken = finished.root / "broken"
     broken.mkdir()
@@ -124,9 +128,14 @@ def test_a_stack_that_raises_is_in_the_bundle_with_its_error(finished: Finished,
     monkeypatch.setenv("PYTHONPATH", str(broken))
     watcher = Silent()
     evidence = load(run(request(finished.root, launches=1), targets(), watcher))
-    lost = {o.cell.split("/")[2].split("[")[0]: o for o in evidence.bundle.launches[0].outcomes if o.state != "measured"}
+    lost = {
+        o.cell.split("/")[2].split("[")[0]: o for o in evidence.bundle.launches[0].outcomes if o.state != "measured"
+    }
     assert set(lost) == {"onnx_fp32", "onnx_int8", "ort_fp32", "ort_int8"}
-    assert all("no such kernel" in (outcome.error or "") or "gave no answer" in (outcome.error or "") for outcome in lost.values())
+    assert all(
+        "no such kernel" in (outcome.error or "") or "gave no answer" in (outcome.error or "")
+        for outcome in lost.values()
+    )
     assert any("ort_int8" in line and "failed" in line for line in watcher.said)
 
 
@@ -136,7 +145,13 @@ def test_bad_data_ends_before_anything_is_measured(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text("nonsense\n", encoding="utf-8")
     with pytest.raises(IncompleteError, match="bad.jsonl:1 is not JSON"):
-        run(type(wanted)("cpu", wanted.profile, wanted.spec.model_copy(update={"data": str(bad)}), wanted.store, wanted.cache), targets(), Silent())
+        run(
+            type(wanted)(
+                "cpu", wanted.profile, wanted.spec.model_copy(update={"data": str(bad)}), wanted.store, wanted.cache
+            ),
+            targets(),
+            Silent(),
+        )
 
 
 def test_resuming_nothing_or_something_else_is_refused(tmp_path: Path) -> None:
@@ -185,10 +200,11 @@ def test_a_real_bundle_is_judged(finished: Finished) -> None:
     """Two launches are too few to be trusted, and every number says so."""
     evidence = load(finished.bundle)
     clean = evidence.bundle.source.model_copy(update={"commit": "c" * 40, "dirty": ()})
-    whole = type(evidence)(evidence.bundle.model_copy(update={"source": clean}), evidence.name, evidence.measured, evidence.arrays)
+    whole = type(evidence)(
+        evidence.bundle.model_copy(update={"source": clean}), evidence.name, evidence.measured, evidence.arrays
+    )
     judged = judge([whole], targets(), policy(), Today(datetime.now(UTC), definitions.suite_digest()), days=7)
     timed = [one for one in judged if one.finding.metric == "p50_s"]
     assert timed
     assert {one.state.reasons[0].number for one in timed} == {"2 launches"}
     assert json.loads((finished.bundle / "bundle.json").read_text(encoding="utf-8"))["profile"]["name"] == "tiny"
-

@@ -34,7 +34,9 @@ def rows(count: int = 32, length: int = 16) -> list[dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(5)
     ids = torch.randint(5, 500, (count, length), generator=generator)
     labels = torch.randint(0, 10, (count,), generator=generator)
-    return [{"input_ids": i, "attention_mask": torch.ones_like(i), "labels": y} for i, y in zip(ids, labels, strict=True)]
+    return [
+        {"input_ids": i, "attention_mask": torch.ones_like(i), "labels": y} for i, y in zip(ids, labels, strict=True)
+    ]
 
 
 def work(batch: int = 4) -> Work:
@@ -110,7 +112,9 @@ def _gradient(accumulation: int, batch: int, folder: Path) -> torch.Tensor:
 
     class Catching(torch.optim.SGD):
         def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-            caught.append(torch.cat([p.grad.flatten() for p in made.student.parameters() if p.grad is not None]).clone())
+            caught.append(
+                torch.cat([p.grad.flatten() for p in made.student.parameters() if p.grad is not None]).clone()
+            )
 
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -128,7 +132,13 @@ def _gradient(accumulation: int, batch: int, folder: Path) -> torch.Tensor:
     )
     optimizer = Catching(made.student.parameters(), lr=0.1)
     trainer = DistillationTrainer(
-        model=made.student, teacher=made.teacher, temperature=4.0, alpha=0.7, args=arguments, train_dataset=rows(16), optimizers=(optimizer, None)
+        model=made.student,
+        teacher=made.teacher,
+        temperature=4.0,
+        alpha=0.7,
+        args=arguments,
+        train_dataset=rows(16),
+        optimizers=(optimizer, None),
     )
     trainer.train()
     return caught[0]
@@ -177,7 +187,10 @@ def test_an_error_inside_the_trainer_reaches_the_caller() -> None:
 @pytest.mark.parametrize(("batch", "length"), [(2, 16), (3, 40)])
 def test_the_flop_formula_is_torchs_count(batch: int, length: int) -> None:
     """Every matrix product of teacher and student, forward, as FlopCounterMode sees them."""
-    inputs = {"input_ids": torch.ones(batch, length, dtype=torch.long), "attention_mask": torch.ones(batch, length, dtype=torch.long)}
+    inputs = {
+        "input_ids": torch.ones(batch, length, dtype=torch.long),
+        "attention_mask": torch.ones(batch, length, dtype=torch.long),
+    }
     shapes = {"batch": batch, "length": length}
     teacher, student = RECIPE.teacher, RECIPE.student
     for model, shape in ((build_teacher(RECIPE, NAMES), teacher), (build_student(RECIPE, NAMES), student)):
@@ -203,7 +216,9 @@ def test_a_backward_pass_is_two_forwards() -> None:
 
 def test_the_models_have_the_seeds_sizes() -> None:
     """66.96 M and 14.35 M parameters: the note's 66M and 14.5M."""
-    recipe = RECIPE.model_copy(update={"vocabulary": 30_522, "teacher": type(RECIPE.teacher)(), "student": type(RECIPE.student)()})
+    recipe = RECIPE.model_copy(
+        update={"vocabulary": 30_522, "teacher": type(RECIPE.teacher)(), "student": type(RECIPE.student)()}
+    )
     sizes = [sum(p.numel() for p in build(recipe, NAMES).parameters()) for build in (build_teacher, build_student)]
     assert sizes == [66_961_162, 14_353_378]
 

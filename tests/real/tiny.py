@@ -12,7 +12,9 @@ from matrix.run import Request
 from matrix.store import Store
 from matrix.target import Targets, parse_targets
 
-FEW = Sampling(min_rounds=6, max_rounds=10, cap_s=0.05, width=0.5, doubt_width=1.0, warmup_calls=2, warmup_cap_s=0.2, steady=0.5)
+FEW = Sampling(
+    min_rounds=6, max_rounds=10, cap_s=0.05, width=0.5, doubt_width=1.0, warmup_calls=2, warmup_cap_s=0.2, steady=0.5
+)
 
 PROFILE = Profile(
     name="tiny",
@@ -25,15 +27,16 @@ PROFILE = Profile(
     prepare_timeout_s=300,
     recipe=Recipe(
         vocabulary=2_000,
-        teacher=TeacherShape(layers=1, dim=32, heads=2, hidden=64),
-        student=StudentShape(layers=1, dim=24, heads=2, hidden=48),
-        train_examples=400,
+        teacher=TeacherShape(layers=1, dim=64, heads=2, hidden=128),
+        student=StudentShape(layers=1, dim=32, heads=2, hidden=64),
+        train_examples=3_000,
         validation_examples=100,
         evaluation_examples=600,
-        teacher_epochs=3,
-        student_epochs=3,
-        teacher_lr=3e-3,
-        student_lr=3e-3,
+        teacher_epochs=4,
+        student_epochs=6,
+        student_batch=16,
+        teacher_lr=2e-3,
+        student_lr=2e-3,
         calibration_examples=32,
     ),
     training=FEW,
