@@ -73,7 +73,7 @@ def test_an_export_is_compared_example_by_example() -> None:
 
 
 def test_kl_divergence_worked_by_hand() -> None:
-    """p = (3/4, 1/4), q = (1/2, 1/2): KL = 3/4 ln 3/2 + 1/4 ln 1/2 nats."""
+    """With p = (3/4, 1/4), q = (1/2, 1/2): KL = 3/4 ln 3/2 + 1/4 ln 1/2 nats."""
     labels = np.zeros(2, dtype=np.int64)
     p, q = np.log(np.array([[3.0, 1.0]] * 2, dtype=np.float32)), np.zeros((2, 2), dtype=np.float32)
     found = by_metric(findings_of(evidence(outputs={TORCH: p, INT8: q}, labels=labels)), INT8.id)

@@ -31,7 +31,7 @@ def test_the_fewest_samples_of_a_bound_are_the_published_ones(q: float, confiden
 @pytest.mark.parametrize("n", [5, 59, 100, 300, 1000])
 @pytest.mark.parametrize("q", [0.5, 0.95, 0.99])
 def test_ranks_are_scipys_binomial_quantiles(n: int, q: float) -> None:
-    """rank = ppf(confidence) + 1; the lower one is its mirror image."""
+    """The rank is ppf(confidence) + 1; the lower one is its mirror image."""
     rank = int(distributions.binom.ppf(0.95, n, q)) + 1
     assert upper_rank(n, q, 0.95) == (rank if rank <= n else None)
     mirrored = upper_rank(n, round(1 - q, 9), 0.95)

@@ -23,7 +23,7 @@ def test_an_unknown_key_names_its_path_and_the_nearest_known_one() -> None:
 
 def test_a_broken_file_says_where() -> None:
     """A TOML fault keeps its line and column."""
-    with pytest.raises(DataError, match="mine.toml is not TOML; mend it at line 2, column 5"):
+    with pytest.raises(DataError, match=r"mine\.toml is not TOML; mend it at line 2, column 5"):
         parse_toml(Profiles, "a = 1\nb = \n", "mine.toml")
 
 

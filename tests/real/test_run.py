@@ -122,7 +122,10 @@ def test_a_stack_that_raises_is_in_the_bundle_with_its_error(
     broken = finished.root / "broken"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text(
-        "import matrix.workloads.serve.onnx_runtime as m\ndef load(*a, **k):\n    raise RuntimeError('no such kernel')\nm.load = load\n",
+        "import matrix.workloads.serve.onnx_runtime as runtime\n"
+        "def load(*a, **k):\n"
+        "    raise RuntimeError('no such kernel')\n"
+        "runtime.load = load\n",
         encoding="utf-8",
     )
     monkeypatch.setenv("PYTHONPATH", str(broken))
@@ -144,7 +147,7 @@ def test_bad_data_ends_before_anything_is_measured(tmp_path: Path) -> None:
     wanted = request(tmp_path)
     bad = tmp_path / "bad.jsonl"
     bad.write_text("nonsense\n", encoding="utf-8")
-    with pytest.raises(IncompleteError, match="bad.jsonl:1 is not JSON"):
+    with pytest.raises(IncompleteError, match=r"bad\.jsonl:1 is not JSON"):
         run(
             type(wanted)(
                 "cpu", wanted.profile, wanted.spec.model_copy(update={"data": str(bad)}), wanted.store, wanted.cache
@@ -170,15 +173,14 @@ print(run(request(root, cache=cache, resume="--resume" in sys.argv), targets(), 
 """
 
 
-@pytest.mark.parametrize("moment", ["launch-01", "launch-02"])
-def test_a_killed_run_leaves_no_torn_bundle_and_resumes(finished: Finished, tmp_path: Path, moment: str) -> None:
-    """kill -9 in a launch: its process dies too, finished launches are kept, and --resume completes the bundle."""
+def test_a_killed_run_leaves_no_torn_bundle_and_resumes(finished: Finished, tmp_path: Path) -> None:
+    """After kill -9 in a launch its process is gone too, finished launches are kept, and --resume completes the bundle."""
     command = [sys.executable, "-c", _DRIVER, str(tmp_path), str(finished.root / "cache")]
     environment = {**os.environ, "PYTHONPATH": str(definitions.PACKAGE.parent)}
     store = Store(tmp_path / "reports")
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
-        while not list(store.runs.glob(f"*/.{moment}/process.json")):
+        while not list(store.runs.glob("*/.launch-02/process.json")):
             assert time.monotonic() < deadline, "the launch did not begin"
             assert process.poll() is None, "the run ended too early"
             time.sleep(0.05)
@@ -186,7 +188,7 @@ def test_a_killed_run_leaves_no_torn_bundle_and_resumes(finished: Finished, tmp_
     assert list(store.bundles.glob("*")) == []
     left = store.unfinished("cpu-openvino")
     assert left is not None
-    assert len(left.finished()) == int(moment[-2:]) - 1
+    assert len(left.finished()) == 1
     kept = {index: record.started for index, record in left.finished().items()}
     done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

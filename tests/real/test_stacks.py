@@ -111,7 +111,7 @@ def _gradient(accumulation: int, batch: int, folder: Path) -> torch.Tensor:
     caught: list[torch.Tensor] = []
 
     class Catching(torch.optim.SGD):
-        def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
             caught.append(
                 torch.cat([p.grad.flatten() for p in made.student.parameters() if p.grad is not None]).clone()
             )
