@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,25 @@ import numpy.typing as npt
 
 from matrix import definitions
 from matrix.bundle import Bundle, Evidence, FileEntry, Measured, Source
-from matrix.canonical import digest
-from matrix.cell import Cell
+from matrix.canonical import digest, file_digest
+from matrix.cell import Cell, Plan
 from matrix.estimates import Estimates, parse_estimates
 from matrix.job import DataIdentity, ModelIdentity, Prepared, SplitIdentity, WorkloadSpec
 from matrix.policy import Policy, parse_policy
 from matrix.profile import Profiles, parse_profiles
-from matrix.sample import CellEvidence, ClockCheck, Environment, HostClass, LaunchRecord, Load, Outcome, Timing
+from matrix.sample import (
+    BENCHMARK,
+    EXTRA,
+    CellEvidence,
+    ClockCheck,
+    Environment,
+    HostClass,
+    LaunchRecord,
+    Load,
+    Outcome,
+    Timing,
+)
+from matrix.store import RunFolder, RunState, Store
 from matrix.target import Targets, parse_targets
 from matrix.trust import Today
 
@@ -185,3 +199,44 @@ def evidence(  # noqa: PLR0913 - a test says what it cares about, by name
         files={"launches/01/benchmark.json": FileEntry(sha256=digest([repr(samples), sorted(arrays)]), bytes=1)},
     )
     return Evidence(bundle, f"{target}-{bundle.digest[:12]}", measured, arrays)
+
+
+def ran(store: Store, one: Evidence) -> RunFolder:
+    """A run in `store` whose finished launches hold the samples and outputs of `one`."""
+    bundle = one.bundle
+    state = RunState(
+        target=bundle.target,
+        executor=bundle.executor,
+        created=bundle.created,
+        attempt=bundle.attempt,
+        profile=bundle.profile,
+        spec=bundle.spec,
+        plan=Plan(target=bundle.target, profile=bundle.profile.name, planned=bundle.planned, excluded=()),
+        suite_sha256=bundle.source.suite_sha256,
+    )
+    run = store.begin(state)
+    run.keep_prepared(bundle.prepared)
+    for record in bundle.launches:
+        place = run.workplace(f"launch-{record.index:02d}")
+        (place / "outputs").mkdir()
+        renamed: dict[str | None, str] = {}
+        for name, array in one.arrays.items():
+            path = place / "outputs" / "x.npy"
+            np.save(path, array)
+            renamed[name] = file_digest(path)
+            path.rename(path.with_name(f"{renamed[name]}.npy"))
+        benchmarks = []
+        for (_, index), found in one.measured.items():
+            if index == record.index:
+                files = {"outputs": renamed.get(found.evidence.outputs), "labels": renamed.get(found.evidence.labels)}
+                told = found.evidence.model_copy(update=files).model_dump(mode="json")
+                benchmarks.append({"stats": {"data": list(found.samples)}, "extra_info": {EXTRA: told}})
+        (place / BENCHMARK).write_text(json.dumps({"benchmarks": benchmarks}), encoding="utf-8")
+        run.keep_launch(place, record)
+    return run
+
+
+def sealed(root: Path, one: Evidence) -> Path:
+    """The folder of `one` as a bundle in the store at `root`."""
+    store = Store(root)
+    return store.seal(ran(store, one), one.bundle)

@@ -9,57 +9,22 @@ import numpy as np
 import pytest
 
 from matrix.bundle import MANIFEST, Bundle
-from matrix.canonical import file_digest
-from matrix.cell import Plan
 from matrix.errors import DataError, EvidenceError, ExitCode, UsageError
-from matrix.job import WorkloadSpec
-from matrix.store import LAUNCH, RunFolder, RunState, Store, listed, load
+from matrix.store import LAUNCH, RunFolder, Store, listed, load
 from matrix.strict import parse
-from tests.making import EAGER, NOW, TORCH, evidence, logits, prepared, profiles
+from tests.making import EAGER, TORCH, evidence, logits, ran
+
+ONE = evidence(samples={EAGER: [[0.01] * 60]}, outputs={TORCH: logits([0, 1])}, labels=np.array([0, 1]))
 
 
 def running(store: Store) -> RunFolder:
     """A run of one timed and one quality cell, with its only launch finished."""
-    one = evidence(samples={EAGER: [[0.01] * 60]}, outputs={TORCH: logits([0, 1])}, labels=np.array([0, 1]))
-    plan = Plan(target="cpu-openvino", profile="quick", planned=one.bundle.planned, excluded=())
-    state = RunState(
-        target="cpu-openvino",
-        executor="native",
-        created=NOW.isoformat(),
-        attempt=1,
-        profile=profiles().of("quick"),
-        spec=WorkloadSpec(),
-        plan=plan,
-        suite_sha256="s" * 64,
-    )
-    run = store.begin(state)
-    run.keep_prepared(prepared())
-    place = run.workplace("launch-01")
-    (place / "outputs").mkdir()
-    renamed: dict[str, str] = {}
-    for name, array in one.arrays.items():
-        path = place / "outputs" / "x.npy"
-        np.save(path, array)
-        renamed[name] = file_digest(path)
-        path.rename(path.with_name(f"{renamed[name]}.npy"))
-    benchmarks = []
-    for found in one.measured.values():
-        told = found.evidence
-        told = told.model_copy(
-            update={"outputs": renamed.get(told.outputs or ""), "labels": renamed.get(told.labels or "")}
-        )
-        benchmarks.append(
-            {"stats": {"data": list(found.samples)}, "extra_info": {"matrix": told.model_dump(mode="json")}}
-        )
-    (place / "benchmark.json").write_text(json.dumps({"benchmarks": benchmarks}), encoding="utf-8")
-    run.keep_launch(place, one.bundle.launches[0])
-    return run
+    return ran(store, ONE)
 
 
 def manifest(run: RunFolder) -> Bundle:
     """The manifest that a run would be sealed with."""
-    one = evidence(samples={EAGER: [[0.01] * 60]}, outputs={TORCH: logits([0, 1])}, labels=np.array([0, 1]))
-    return one.bundle.model_copy(update={"launches": tuple(run.finished().values()), "created": run.state.created})
+    return ONE.bundle.model_copy(update={"launches": tuple(run.finished().values()), "created": run.state.created})
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_launches_ran_in_different_orders(finished: Finished) -> None:
     """Each is a block with an order of its own, which is recorded."""
     first, second = load(finished.bundle).bundle.launches
     assert first.order != second.order
-    assert all(record.clock is not None and not record.clock.faults for record in (first, second))
+    assert all(record.clock is not None for record in (first, second))
 
 
 def test_pytest_benchmark_reads_the_evidence(finished: Finished) -> None:

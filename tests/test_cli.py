@@ -1,0 +1,216 @@
+"""The command line: what it answers, by sentence and by exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from matrix import definitions, host
+from matrix.__main__ import main
+from matrix.bundle import MANIFEST, Evidence
+from matrix.errors import ExitCode
+from matrix.target import Expectation
+from tests.making import INT8, ORT, TORCH, evidence, logits, sealed
+
+DROP = """
+name = "one gate"
+[evidence]
+profiles = ["quick"]
+gate_days = 7
+display_days = 30
+min_launches = 5
+[margins]
+accuracy = 0.002
+flip_rate = 0.005
+export_delta = 0.006
+ratio = 1.10
+ratio_contradiction = 1.25
+min_examples = 1000
+min_pairs = 5
+[[gate]]
+id = "drop"
+why = "it may cost 0.6 points"
+targets = ["cpu-openvino"]
+suite = "export_accuracy"
+variants = ["onnx_int8"]
+metric = "accuracy_delta"
+at_least = -0.006
+"""
+
+
+class Answer(NamedTuple):
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def matrix(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """The command as a shell would call it, on a Linux host without a GPU."""
+    monkeypatch.setattr(host, "gpus", lambda: ())
+    monkeypatch.setattr(host, "engine_version", lambda: None)
+    monkeypatch.setattr(host.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(host.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(host, "cpu_flags", lambda: frozenset({"avx2", "hypervisor"}))
+
+    def call(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["matrix", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return Answer(int(ended.value.code or 0), said.out, said.err)
+
+    return call
+
+
+def exported(lost: int, **changes: object) -> Evidence:
+    """Fresh, clean evidence of an INT8 export that loses `lost` of 2,000 examples."""
+    fields = {"created": datetime.now(UTC), "suite_sha256": definitions.suite_digest()} | changes
+    outputs = {TORCH: logits([0] * 2000), INT8: logits([1] * lost + [0] * (2000 - lost))}
+    return evidence(outputs=outputs, labels=np.zeros(2000, dtype=np.int64), **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("target", "lacks"),
+    [
+        ("mps", "needs Darwin on arm64 (this host is Linux on x86_64)"),
+        ("cuda", "cuda-a100 needs a GPU called 'NVIDIA A100*' (this host has none)"),
+        ("lambda-x86", "needs the docker executor, which is not built yet"),
+    ],
+)
+@pytest.mark.parametrize("command", ["doctor", "run"])
+def test_a_target_that_this_host_cannot_run_ends_with_one_sentence(
+    matrix: Callable[..., Answer], command: str, target: str, lacks: str
+) -> None:
+    """What is missing, what to do, and an exit code of its own; never a traceback, never success."""
+    answer = matrix(command, target)
+    assert answer.code == ExitCode.CANNOT_RUN
+    assert answer.err.startswith(f"matrix: this host cannot run {target}: ")
+    assert lacks in answer.err
+    assert answer.err.count("\n") == 1
+    assert answer.out == ""
+
+
+def test_cuda_is_the_target_whose_gpu_is_here(matrix: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One command for all NVIDIA hosts."""
+    monkeypatch.setattr(host, "gpus", lambda: ("NVIDIA H200",))
+    assert matrix("doctor", "cuda") == Answer(0, "this host can run cuda-h200\n", "")
+
+
+def test_doctor_lists_every_target(matrix: Callable[..., Answer]) -> None:
+    """Seven rows, each with what is missing."""
+    answer = matrix("doctor")
+    assert answer.code == 0
+    for name in ("cuda-a100", "cuda-a10g", "cuda-h200", "cpu-openvino", "lambda-x86", "lambda-arm", "mps"):
+        assert name in answer.out
+
+
+@pytest.mark.parametrize("typo", ["cpuu", "lambda-x68"])
+def test_an_unknown_target_is_a_usage_error_that_names_the_known_ones(matrix: Callable[..., Answer], typo: str) -> None:
+    """Exit code 2, as click's own."""
+    answer = matrix("plan", typo)
+    assert answer.code == ExitCode.USAGE
+    assert "cpu-openvino" in answer.err
+
+
+def test_the_plan_is_the_same_in_text_and_json(matrix: Callable[..., Answer]) -> None:
+    """Every cell of every target, planned or with its reason."""
+    plans = json.loads(matrix("plan", "--json").out)
+    text = matrix("plan").out
+    assert len(plans) == 7
+    for plan in plans:
+        head = f"{plan['target']} at profile quick: {len(plan['planned'])} planned, {len(plan['excluded'])} excluded\n"
+        assert head in text
+        assert all(excluded["reason"] for excluded in plan["excluded"])
+
+
+@pytest.mark.parametrize(("lost", "code"), [(0, ExitCode.PASS), (40, ExitCode.FAIL), (10, ExitCode.UNDECIDED)])
+def test_the_gate_answers_by_its_exit_code(
+    matrix: Callable[..., Answer], tmp_path: Path, lost: int, code: ExitCode
+) -> None:
+    """Pass, fail, undecided; verdict and JUnit say the same."""
+    sealed(tmp_path, exported(lost))
+    (tmp_path / "one.toml").write_text(DROP, encoding="utf-8")
+    answer = matrix("gate", "--store", tmp_path, "--policy", tmp_path / "one.toml")
+    assert answer.code == code
+    verdict = json.loads((tmp_path / "latest" / "verdict.json").read_text(encoding="utf-8"))
+    assert verdict["answer"] == code.name.lower()
+    junit = (tmp_path / "latest" / "junit.xml").read_text(encoding="utf-8")
+    assert ("<failure" in junit) == (code == ExitCode.FAIL)
+    assert ("<error" in junit) == (code == ExitCode.UNDECIDED)
+
+
+def test_without_evidence_the_gate_fails(matrix: Callable[..., Answer], tmp_path: Path) -> None:
+    """A benchmark that is missing is no pass."""
+    assert matrix("gate", "--store", tmp_path).code == ExitCode.FAIL
+
+
+def test_an_empty_policy_is_refused(matrix: Callable[..., Answer], tmp_path: Path) -> None:
+    """A policy without a gate would pass everything."""
+    (tmp_path / "none.toml").write_text(DROP[: DROP.index("[[gate]]")], encoding="utf-8")
+    answer = matrix("gate", "--store", tmp_path, "--policy", tmp_path / "none.toml")
+    assert answer.code in {ExitCode.FAIL, ExitCode.USAGE}
+    assert "gate" in answer.err
+
+
+def test_changed_evidence_is_found_by_verify_and_by_the_gate(matrix: Callable[..., Answer], tmp_path: Path) -> None:
+    """One byte: exit code 4 from both, and the file's name."""
+    place = sealed(tmp_path, exported(0))
+    assert matrix("verify", place).code == ExitCode.PASS
+    changed = next(place.glob("outputs/*.npy"))
+    changed.write_bytes(changed.read_bytes()[:-1] + b"\x7f")
+    answer = matrix("verify", place)
+    assert answer.code == ExitCode.INVALID_EVIDENCE
+    assert changed.name in answer.err
+    assert matrix("gate", "--store", tmp_path).code == ExitCode.INVALID_EVIDENCE
+
+
+def test_a_folder_without_evidence_does_not_verify(matrix: Callable[..., Answer], tmp_path: Path) -> None:
+    """It names the file that should be there."""
+    answer = matrix("verify", tmp_path)
+    assert answer.code == ExitCode.INVALID_EVIDENCE
+    assert MANIFEST in answer.err
+
+
+def test_the_report_is_written_in_three_forms(matrix: Callable[..., Answer], tmp_path: Path) -> None:
+    """Page, Markdown, JSON; the verdict is printed and does not change the exit code."""
+    sealed(tmp_path, exported(0))
+    answer = matrix("report", "--store", tmp_path)
+    assert answer.code == 0
+    assert answer.out.startswith("mangaassist-production: FAIL")
+    assert {path.name for path in (tmp_path / "latest").iterdir()} == {"index.html", "latest.md", "report.json"}
+
+
+@pytest.mark.parametrize(
+    ("expect", "told"),
+    [
+        ({"machine": "arm64"}, "needs Linux on arm64 (this host is Linux on x86_64)"),
+        ({"cpu_flags": ("avx2", "amx_int8")}, "this CPU lacks amx_int8"),
+        ({"bare_metal": True}, "needs a bare-metal machine (this host is virtual)"),
+    ],
+)
+@pytest.mark.usefixtures("matrix")
+def test_a_mismatch_names_what_is_asked_and_what_is_here(expect: dict[str, object], told: str) -> None:
+    """Both values, in one clause."""
+    (found,) = host.mismatches(Expectation(**({"system": "Linux", "machine": "x86_64"} | expect)))  # type: ignore[arg-type]
+    assert told in found
+
+
+@pytest.mark.usefixtures("matrix")
+def test_a_host_that_meets_the_expectation_has_no_mismatch() -> None:
+    """Nothing to say."""
+    assert host.mismatches(Expectation(system="Linux", machine="x86_64", cpu_flags=("avx2",))) == []
+
+
+def test_the_variant_of_a_serving_cell_stands_in_the_plan(matrix: Callable[..., Answer]) -> None:
+    """The identifier of a cell, as every other command prints it."""
+    assert f"  + {ORT.id}\n" in matrix("plan", "cpu").out
