@@ -31,17 +31,15 @@ SAME = 1.05
 """Ratio within which two variants are called equivalent: less than any user of a latency would notice."""
 
 
-def call(log_ratios: Sequence[float], *, confidence: float = 0.95) -> Call:
-    """What paired log-ratios over launches (ours against theirs) say, by their t-interval."""
-    found = stats.mean_interval(log_ratios, confidence)
-    if found is None:
+def call(low: float | None, high: float | None) -> Call:
+    """What a ratio's interval over launches (ours to the reference's, 1 is equal) says; None bounds say nothing."""
+    if low is None or high is None:
         return "ambiguous"
-    if found.high < -math.log(NOISE):
+    if high < 1 / NOISE:
         return "faster"
-    if found.low > math.log(NOISE):
+    if low > NOISE:
         return "slower"
-    within = -math.log(SAME) < found.low and found.high < math.log(SAME)
-    return "equivalent" if within else "ambiguous"
+    return "equivalent" if low > 1 / SAME and high < SAME else "ambiguous"
 
 
 Answer = Literal["confirmed", "contradicted", "inconclusive"]

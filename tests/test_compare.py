@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -20,20 +18,21 @@ def answered(wrong: set[int], n: int = 10_000) -> Outputs:
 
 
 @pytest.mark.parametrize(
-    ("logs", "answer"),
+    ("low", "high", "answer"),
     [
-        ([-0.30, -0.31, -0.29, -0.30, -0.30], "faster"),
-        ([0.30, 0.31, 0.29, 0.30, 0.30], "slower"),
-        ([0.001, -0.002, 0.0, 0.003, -0.001], "equivalent"),
-        ([0.3, -0.3, 0.1, -0.1, 0.0], "ambiguous"),
-        ([-0.010, -0.011, -0.009, -0.010, -0.010], "equivalent"),  # significant, and too small to be called faster
-        ([-0.3], "ambiguous"),
-        ([math.nan, 0.0, 0.0], "ambiguous"),
+        (0.70, 0.80, "faster"),
+        (0.70, 1.01, "ambiguous"),
+        (1.20, 1.30, "slower"),
+        (0.96, 1.04, "equivalent"),
+        (0.985, 0.995, "equivalent"),  # significant, and too small to be called faster
+        (0.94, 1.04, "ambiguous"),
+        (0.5, 2.0, "ambiguous"),
+        (None, None, "ambiguous"),
     ],
 )
-def test_a_call_needs_its_whole_interval(logs: list[float], answer: str) -> None:
+def test_a_call_needs_its_whole_interval(low: float | None, high: float | None, answer: str) -> None:
     """Faster only beyond the noise, equivalent only within the margin, else it cannot be told."""
-    assert compare.call(logs) == answer
+    assert compare.call(low, high) == answer
 
 
 def test_the_same_answers_confirm() -> None:

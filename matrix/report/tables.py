@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from matrix.bundle import Evidence
 from matrix.catalog import METRICS, variant
 from matrix.cell import Cell
+from matrix.compare import call
 from matrix.report.material import cells_of
 from matrix.units import DASH, show, show_interval
 from matrix.verdict import Judged
@@ -53,6 +54,8 @@ def number(judged: Judged | None, *, bound: bool = False) -> Entry:
         if bound
         else show_interval(finding.low, finding.high, finding.unit)
     )
+    if finding.metric == "ratio":
+        note = f"{call(finding.low, finding.high)} {note}"
     return Entry(show(finding.value, finding.unit), note, judged.state.badge, _reasons(judged))
 
 
