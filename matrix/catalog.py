@@ -6,7 +6,7 @@ Every system of the design note has a row here; a system that has no code yet sa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from matrix.cell import Suite, Workload
 from matrix.target import Kind
@@ -31,13 +31,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Metric:
-    """What a number is: its kind decides which rule of trust holds for it, its unit how it is written."""
+    """What a number is: its kind decides which rule of trust holds for it, its unit how it is written, its suites yield it."""
 
     name: str
     title: str
     kind: Kind
     unit: str
-    better: Literal["lower", "higher", "neither"] = "lower"
+    suites: tuple[Suite, ...]
 
 
 REFERENCES: Final[dict[Suite, str]] = {
@@ -108,34 +108,39 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     _unbuilt_runtime("llama_cpp", "llama.cpp", "response"),
 )
 
+_TRAINING: Final[tuple[Suite, ...]] = ("training_step",)
+_EXPORT: Final[tuple[Suite, ...]] = ("export_accuracy",)
+_SERVING: Final[tuple[Suite, ...]] = ("inference_latency",)
+
 _METRICS: Final = (
-    Metric("step_s", "step", "time", "s"),
-    Metric("samples_per_s", "samples/s", "throughput", "per_s", "higher"),
-    Metric("peak_fraction", "of matmul peak", "time", "share", "higher"),
-    Metric("teacher_forward_share", "teacher forward", "time", "share", "neither"),
-    Metric("student_forward_share", "student forward", "time", "share", "neither"),
-    Metric("backward_share", "backward", "time", "share", "neither"),
-    Metric("optimizer_share", "optimizer", "time", "share", "neither"),
-    Metric("other_share", "other", "time", "share", "neither"),
-    Metric("matmul_flop_per_s", "matmul peak", "throughput", "flop_per_s", "higher"),
-    Metric("step_flop", "work a step", "static", "flop", "neither"),
-    Metric("peak_bytes", "peak memory", "memory", "bytes"),
-    Metric("p50_s", "p50", "time", "s"),
-    Metric("p95_s", "p95", "time", "s"),
-    Metric("p99_s", "p99", "time", "s"),
-    Metric("start_s", "start to first answer", "time", "s"),
-    Metric("import_s", "import", "time", "s"),
-    Metric("load_s", "load", "time", "s"),
-    Metric("first_call_s", "first call", "time", "s"),
-    Metric("resident_bytes", "resident memory", "memory", "bytes"),
-    Metric("ratio", "against the reference", "ratio", "ratio"),
-    Metric("accuracy", "accuracy", "quality", "share", "higher"),
-    Metric("accuracy_delta", "accuracy delta", "export_delta", "points", "higher"),
-    Metric("mean_kl", "mean KL", "export_delta", ""),
-    Metric("flip_rate", "flip rate", "export_delta", "share"),
-    Metric("max_dlogit", "max |Δlogit|", "export_delta", ""),
-    Metric("artifact_bytes", "artifact", "static", "bytes"),
+    Metric("step_s", "step", "time", "s", _TRAINING),
+    Metric("samples_per_s", "samples/s", "throughput", "per_s", _TRAINING),
+    Metric("peak_fraction", "of matmul peak", "time", "share", _TRAINING),
+    Metric("teacher_forward_share", "teacher forward", "time", "share", _TRAINING),
+    Metric("student_forward_share", "student forward", "time", "share", _TRAINING),
+    Metric("backward_share", "backward", "time", "share", _TRAINING),
+    Metric("optimizer_share", "optimizer", "time", "share", _TRAINING),
+    Metric("other_share", "other", "time", "share", _TRAINING),
+    Metric("matmul_flop_per_s", "matmul peak", "throughput", "flop_per_s", _TRAINING),
+    Metric("step_flop", "work a step", "static", "flop", _TRAINING),
+    Metric("peak_bytes", "peak memory", "memory", "bytes", _TRAINING + _SERVING),
+    Metric("p50_s", "p50", "time", "s", _SERVING),
+    Metric("p95_s", "p95", "time", "s", _SERVING),
+    Metric("p99_s", "p99", "time", "s", _SERVING),
+    Metric("start_s", "start to first answer", "time", "s", _SERVING),
+    Metric("import_s", "import", "time", "s", _SERVING),
+    Metric("load_s", "load", "time", "s", _SERVING),
+    Metric("first_call_s", "first call", "time", "s", _SERVING),
+    Metric("resident_bytes", "resident memory", "memory", "bytes", _SERVING),
+    Metric("ratio", "against the reference", "ratio", "ratio", _TRAINING + _SERVING),
+    Metric("accuracy", "accuracy", "quality", "share", _EXPORT),
+    Metric("accuracy_delta", "accuracy delta", "export_delta", "points", _EXPORT),
+    Metric("mean_kl", "mean KL", "export_delta", "", _EXPORT),
+    Metric("flip_rate", "flip rate", "export_delta", "share", _EXPORT),
+    Metric("max_dlogit", "max |Δlogit|", "export_delta", "", _EXPORT),
+    Metric("artifact_bytes", "artifact", "static", "bytes", _EXPORT),
 )
+
 
 METRICS: Final[dict[str, Metric]] = {metric.name: metric for metric in _METRICS}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -19,8 +19,7 @@ from matrix.findings import paired_log_ratios
 from matrix.number import reference_of
 from matrix.policy import Margins
 from matrix.quality import Outputs, outputs_of
-from matrix.target import Kind
-from matrix.verdict import Reason
+from matrix.verdict import Finding, Reason
 
 Call = Literal["faster", "slower", "equivalent", "ambiguous"]
 
@@ -125,9 +124,10 @@ def export_delta(ours: tuple[Outputs, Outputs], theirs: tuple[Outputs, Outputs],
         return _too_few("examples", n, margins.min_examples)
     mine, other = _effect(*ours), _effect(*theirs)
     apart = (ours[0].right.astype(int) - ours[1].right) - (theirs[0].right.astype(int) - theirs[1].right)
-    difference = stats.bounded_mean_interval(list(apart.astype(float)), 0.90)
-    if difference is None:
-        return _too_few("examples", n, margins.min_examples)
+    difference = stats.tango_interval(int((apart > 0).sum()), int((apart < 0).sum()), n, 0.90)
+    torn = bool(
+        (np.abs(apart) > 1).any()
+    )  # right here and wrong there, and the reference the other way round: no such pair
     reasons = (
         Reason(
             rule="export delta",
@@ -141,7 +141,7 @@ def export_delta(ours: tuple[Outputs, Outputs], theirs: tuple[Outputs, Outputs],
         return Comparison("contradicted", reasons)
     small = min(mine.low, other.low) >= -margins.export_delta
     agree = _one_sided(mine) == _one_sided(other)
-    if small and agree and _within(difference, margins.accuracy):
+    if small and agree and not torn and _within(difference, margins.accuracy):
         return Comparison("confirmed", reasons)
     return Comparison("inconclusive", reasons)
 
@@ -184,20 +184,22 @@ def _quality(ours: Evidence, theirs: Evidence, cell: Cell) -> tuple[Outputs, Out
     return mine, other
 
 
-def devices(kind: Kind, cell: Cell, ours: Evidence, theirs: Evidence, margins: Margins) -> Comparison | None:
-    """What another device's bundle says of our numbers of this kind and cell; None where no rule lets it say anything.
+RULED: Final = frozenset({"accuracy", "accuracy_delta", "ratio"})
+"""Metrics that another device can confirm. Time, throughput and memory are of one device; nothing else confirms them."""
 
-    Absolute time, throughput and memory have no rule: they are of one device and nothing else confirms them.
-    """
-    if kind == "ratio":
+
+def devices(finding: Finding, ours: Evidence, theirs: Evidence, margins: Margins) -> Comparison | None:
+    """What another device's bundle says of this number as `ours` measured it; None where it holds nothing to compare."""
+    cell = finding.cell
+    if finding.metric == "ratio":
         return ratio_to_reference(_ratios(ours, cell), _ratios(theirs, cell), margins)
     pair = _quality(ours, theirs, cell)
     if pair is None:
         return None
-    if kind == "quality":
+    if finding.metric == "accuracy":
         return same_checkpoint(*pair, margins)
     reference = reference_of(cell, ours.bundle.planned)
     base = _quality(ours, theirs, reference) if reference else None
-    if kind != "export_delta" or base is None:
+    if finding.metric != "accuracy_delta" or base is None:
         return None
     return export_delta((pair[0], base[0]), (pair[1], base[1]), margins)

@@ -56,13 +56,13 @@ def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(PACKAGE.parent), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603 - fixed commands
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
 
 
 def source() -> Source:
-    """The code that is about to measure."""
+    """The code as it lies here now. Without an answer from git there is no commit, and the evidence will not count."""
     top = _git("rev-parse", "--show-toplevel")
     ours = (
         top is not None and Path(top.strip()) == PACKAGE.parent.resolve()
@@ -71,7 +71,18 @@ def source() -> Source:
     changed = _git("status", "--porcelain", "--", *_DECIDING) if commit else None
     return Source(
         version=metadata.version("distill-matrix"),
-        commit=commit.strip() if commit else None,
+        commit=commit.strip() if commit and changed is not None else None,
         dirty=tuple(line[3:] for line in (changed or "").splitlines()),
         suite_sha256=suite_digest(),
     )
+
+
+def measured_by(before: Source) -> Source:
+    """What measured a run that began with the source `before` and ends now: a change on the way leaves its tree dirty."""
+    now = source()
+    moved = (
+        []
+        if (now.commit, now.suite_sha256) == (before.commit, before.suite_sha256)
+        else ["the source itself, meanwhile"]
+    )
+    return before.model_copy(update={"dirty": tuple(dict.fromkeys([*before.dirty, *now.dirty, *moved]))})

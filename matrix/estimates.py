@@ -100,6 +100,8 @@ def _differs(place: Place, judged: Judged) -> list[str]:
 def _verdict(estimate: Estimate, judged: Judged) -> tuple[Status, str]:
     """Hit when the measured interval touches the estimate's range; else by how much it was missed."""
     finding = judged.finding
+    if judged.state.validity == "invalid":
+        return "not comparable", f"the evidence is invalid: {judged.state.reasons[0]}"
     value = finding.value
     if value is None:
         return "not comparable", "the measurement has no value"

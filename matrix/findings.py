@@ -34,7 +34,9 @@ Floats = npt.NDArray[np.float64]
 def _over_launches(metric: str, values: Sequence[float], samples: int) -> Number:
     """A number that each launch says once; its bounds are the extreme launches."""
     interval = stats.geometric_interval(values) or stats.mean_interval(values)
-    if len(set(values)) == 1:  # an exact property: the same bytes, the same count
+    if len(set(values)) == 1 and (
+        len(values) > 1 or METRICS[metric].kind == "static"
+    ):  # the same bytes, the same count
         interval = stats.Interval(values[0], values[0], values[0])
     value = interval.value if interval else values[0] if len(values) == 1 else math.nan
     confidence = stats.median_launch_confidence(len(values))
@@ -97,7 +99,7 @@ def _ratio(evidence: Evidence, cell: Cell) -> Iterator[Number]:
         return
     logs = paired_log_ratios(evidence.launches_of(cell.id), evidence.launches_of(reference.id))
     if logs:
-        yield _over_launches("ratio", [math.exp(value) for value in logs], 1)
+        yield replace(_over_launches("ratio", [math.exp(value) for value in logs], 1), launches=len(logs))
 
 
 def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured]) -> Iterator[Number]:
@@ -167,39 +169,54 @@ def _unstable(evidence: Evidence, launches: Sequence[Measured]) -> list[Reason]:
     ]
 
 
-def findings_of(evidence: Evidence) -> list[Finding]:
-    """Every number of the bundle, in the plan's order; a cell that no launch measured has none."""
-    found: list[Finding] = []
+def _doubts(evidence: Evidence, cell: Cell, kind: Kind) -> tuple[tuple[Reason, ...], tuple[Reason, ...]]:
+    """Doubts and faults about numbers of this kind that rest on this cell."""
+    launches = evidence.launches_of(cell.id)
     clocks = {record.index: record.clock for record in evidence.bundle.launches}
+    doubts = {index: doubts_of(one, clocks[index]) for index, one in launches.items()}
+    counted, fatal = _merged(doubts, kind, len(launches))
+    every = list(launches.values())
+    return (*_lost(evidence, cell, len(every)), *_unstable(evidence, every), *counted), tuple(fatal)
+
+
+def _about(cell: Cell, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    return tuple(reason.model_copy(update={"number": f"{cell.variant}: {reason.number}"}) for reason in reasons)
+
+
+def _reasons(evidence: Evidence, cell: Cell, kind: Kind) -> tuple[tuple[Reason, ...], tuple[Reason, ...]]:
+    """Doubts and faults about a number: of its own cell, and of the reference's for one that compares with it."""
+    doubts, faults = _doubts(evidence, cell, kind)
+    reference = reference_of(cell, evidence.bundle.planned) if kind in {"ratio", "export_delta"} else None
+    if reference is None or reference == cell:
+        return doubts, faults
+    theirs = [_about(reference, reasons) for reasons in _doubts(evidence, reference, kind)]
+    return (*doubts, *theirs[0]), (*faults, *theirs[1])
+
+
+def findings_of(evidence: Evidence) -> list[Finding]:
+    """Every number of the bundle, in the plan's order; a cell that no launch measured has all its numbers without a value."""
+    found: list[Finding] = []
     for cell in evidence.bundle.planned:
-        launches = evidence.launches_of(cell.id)
-        if not launches:
-            continue
-        doubts = {index: doubts_of(one, clocks[index]) for index, one in launches.items()}
-        every = list(launches.values())
-        shared = [*_lost(evidence, cell, len(every)), *_unstable(evidence, every)]
-        for number in _numbers(evidence, cell, every):
-            metric = METRICS[number.metric]
-            counted, fatal = _merged(doubts, metric.kind, len(every))
-            found.append(_finding(evidence, cell, number, every, (*shared, *counted), tuple(fatal)))
+        launches = list(evidence.launches_of(cell.id).values())
+        numbers = _numbers(evidence, cell, launches) if launches else _none(cell)
+        found += [_finding(evidence, cell, number, launches) for number in numbers]
     return found
 
 
-def _finding(
-    evidence: Evidence,
-    cell: Cell,
-    number: Number,
-    launches: Sequence[Measured],
-    doubts: tuple[Reason, ...],
-    faults: tuple[Reason, ...],
-) -> Finding:
+def _none(cell: Cell) -> Iterator[Number]:
+    """The numbers that a cell would have had."""
+    for metric in METRICS.values():
+        if cell.suite in metric.suites:
+            yield Number(metric.name, None, None, None, None, None, 0.0, 0, {})
+
+
+def _finding(evidence: Evidence, cell: Cell, number: Number, launches: Sequence[Measured]) -> Finding:
     metric = METRICS[number.metric]
+    doubts, faults = _reasons(evidence, cell, metric.kind)
     ids = {one.evidence.workload_id for one in launches}
-    if len(ids) != 1:
-        faults = (
-            *faults,
-            Reason(rule="workload_id", number=f"{len(ids)} identities", threshold="one", remedy="run it again"),
-        )
+    if len(ids) > 1:
+        mixed = Reason(rule="workload_id", number=f"{len(ids)} identities", threshold="one", remedy="run it again")
+        faults = (*faults, mixed)
     fields: dict[str, Any] = {
         key: getattr(number, key)
         for key in ("value", "low", "high", "bound_low", "bound_high", "confidence", "samples")
@@ -210,9 +227,12 @@ def _finding(
         metric=metric.name,
         kind=metric.kind,
         unit=metric.unit,
-        launches=len(launches),
-        workload_id=min(ids),
+        launches=len(launches) if number.launches is None else number.launches,
+        workload_id=min(ids) if ids else None,
         bundle=evidence.name,
+        created=evidence.bundle.created,
+        profile=evidence.bundle.profile.name,
+        subject=evidence.bundle.prepared.subject,
         doubts=doubts,
         faults=faults,
         notes=dict(number.notes),

@@ -7,15 +7,18 @@ cell fails; a number that is not a number fails; an empty policy fails. Of sever
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from matrix import stats
 from matrix.catalog import METRICS
 from matrix.cell import Cell
 from matrix.errors import UsageError
+from matrix.number import CONFIDENCE
 from matrix.plan import make_plan
 from matrix.policy import Gate, Policy
-from matrix.profile import Profiles
+from matrix.profile import Profile, Profiles
 from matrix.target import Targets
+from matrix.trust import STALE
 from matrix.units import show
 from matrix.verdict import Answer, GateResult, Judged, Verdict
 
@@ -35,25 +38,31 @@ def _selects(gate: Gate, cell: Cell) -> bool:
     )
 
 
-def required(gate: Gate, policy: Policy, targets: Targets, profiles: Profiles) -> dict[tuple[str, Cell], str | None]:
-    """Every (target, cell) that the gate names, with the reason why it is not planned there, or None when it is.
+def required(
+    gate: Gate, targets: Targets, profiles: Mapping[str, Sequence[Profile]]
+) -> dict[tuple[str, Cell], str | None]:
+    """Every (target, cell) that the gate names at the target's profiles, with why it is not planned there (None: it is).
 
     Raises:
-        UsageError: a variant, a length or a memory size selects nothing that the matrix could hold.
+        UsageError: a variant, a length or a memory size selects nothing that one of the targets could hold.
     """
-    offered: dict[tuple[str, Cell], str | None] = {}
+    found: dict[tuple[str, Cell], str | None] = {}
     for name in gate.targets:
-        for profile in policy.evidence.profiles:
-            plan = make_plan(name, targets.of(name), profiles.of(profile))
-            cells = [(cell, None) for cell in plan.planned] + [(item.cell, item.reason) for item in plan.excluded]
-            offered |= {(name, cell): reason for cell, reason in cells}
-    found = {key: reason for key, reason in offered.items() if _selects(gate, key[1])}
-    suite = [cell for _, cell in offered if (cell.suite, cell.workload) == (gate.suite, gate.workload)]
-    _check_selection(gate, suite, selected=len(found))
+        offered: dict[Cell, str | None] = {}
+        target = targets.of(name)
+        for profile in profiles[name]:
+            plan = make_plan(name, target, profile)
+            offered |= dict.fromkeys(plan.planned) | {item.cell: item.reason for item in plan.excluded}
+        selected = {(name, cell): reason for cell, reason in offered.items() if _selects(gate, cell)}
+        suite = [cell for cell in offered if (cell.suite, cell.workload) == (gate.suite, gate.workload)]
+        for cells in (suite, [cell for _, cell in selected]):  # the first names what is not there at all
+            _check_selection(gate, name, cells)
+        found |= selected
     return found
 
 
-def _check_selection(gate: Gate, cells: Sequence[Cell], *, selected: int) -> None:
+def _check_selection(gate: Gate, target: str, cells: Sequence[Cell]) -> None:
+    """Refuse a gate of which some part selects nothing on a target: it would require less than it says."""
     asked: dict[str, tuple[Iterable[object], set[object]]] = {
         "variants": (gate.variants, {cell.variant for cell in cells}),
         "lengths": (gate.lengths or (), {cell.length for cell in cells}),
@@ -62,27 +71,48 @@ def _check_selection(gate: Gate, cells: Sequence[Cell], *, selected: int) -> Non
     for key, (wanted, seen) in asked.items():
         nothing = [str(value) for value in wanted if value not in seen]
         if nothing:
-            raise UsageError(f"gate {gate.id!r} selects nothing by {key} = {', '.join(nothing)}", remedy=_EMPTY)
-    if not selected:
-        raise UsageError(f"gate {gate.id!r} selects nothing", remedy=_EMPTY)
+            raise UsageError(
+                f"gate {gate.id!r} selects nothing on {target} by {key} = {', '.join(nothing)}", remedy=_EMPTY
+            )
 
 
 def check(policy: Policy) -> None:
     """Refuse a policy that cannot mean what it says.
 
     Raises:
-        UsageError: two gates share a name, a metric is unknown, or a gate has no limit or two.
+        UsageError: two gates share a name, a metric is not one of the gate's suite, a gate has no limit or two, or the least
+            evidence that it asks for could never prove what it would be taken to prove.
     """
+    _check_evidence(policy)
     names = [gate.id for gate in policy.gate]
     for gate in policy.gate:
         if names.count(gate.id) > 1:
             raise UsageError(f"two gates are called {gate.id!r}", remedy="give each gate its own id")
-        if gate.metric not in METRICS:
+        yielded = [metric.name for metric in METRICS.values() if gate.suite in metric.suites]
+        if gate.metric not in yielded:
             raise UsageError(
-                f"gate {gate.id!r} asks for metric {gate.metric!r}", remedy=f"name one of {', '.join(METRICS)}"
+                f"gate {gate.id!r} asks {gate.suite} for metric {gate.metric!r}",
+                remedy=f"name one of {', '.join(yielded)}",
             )
         if (gate.at_most is None) == (gate.at_least is None):
             raise UsageError(f"gate {gate.id!r} needs one limit", remedy="give either at_most or at_least")
+
+
+def _check_evidence(policy: Policy) -> None:
+    margins, least = policy.margins, policy.evidence.min_launches
+    if stats.median_launch_confidence(least) < CONFIDENCE:
+        raise UsageError(
+            f"{least} launches bound the median launch at {100 * stats.median_launch_confidence(least):.1f} %",
+            remedy="ask for min_launches of at least 5",
+        )
+    certain = stats.tango_interval(0, 0, margins.min_examples, 0.90).high
+    if certain >= margins.accuracy:
+        raise UsageError(
+            f"{margins.min_examples} equal answers prove a difference of at most {100 * certain:.2f} points",
+            remedy=f"raise min_examples until {100 * margins.accuracy:.2f} points can be proven, or widen the margin",
+        )
+    if margins.ratio_contradiction < margins.ratio:
+        raise UsageError("ratio_contradiction is below ratio", remedy="one ratio would be confirmed and contradicted")
 
 
 def _bound(gate: Gate, judged: Judged) -> tuple[float | None, float | None]:
@@ -112,6 +142,8 @@ def _answer(gate: Gate, judged: Judged) -> tuple[Answer, str]:
         return "fail", "the evidence is not a number"
     if state.badge == "invalid":
         return "fail", f"invalid evidence: {state.reasons[0]}"
+    if finding.launches == 0:
+        return "fail", str(finding.doubts[0])
     if best is not None and not _keeps(gate, best):
         return "fail", "even the favourable bound crosses the limit"
     if not state.believed:
@@ -149,24 +181,45 @@ def _result(gate: Gate, target: str, cell: Cell, judged: Sequence[Judged]) -> Ga
     return result.model_copy(update={"answer": answer, "bound": finite, "badge": one.state.badge})
 
 
+def _subject(judged: Sequence[Judged]) -> str | None:
+    """What the newest evidence is about: a verdict never mixes two students. What is no evidence counts if there is no other."""
+    valid = [one for one in judged if one.state.validity != "invalid"] or judged
+    newest = max(valid, key=lambda one: (one.finding.created, one.finding.bundle), default=None)
+    return newest.finding.subject if newest else None
+
+
+def _profiles(policy: Policy, targets: Targets, known: Profiles, judged: Sequence[Judged]) -> dict[str, list[Profile]]:
+    """At which profiles each target's cells are required: those of its evidence, else the first that the policy accepts."""
+    first = policy.evidence.profiles[0]
+    found = {
+        name: sorted({one.finding.profile for one in judged if one.finding.target == name}) for name in targets.target
+    }
+    return {name: [known.of(profile) for profile in held or [first]] for name, held in found.items()}
+
+
+def _stale(judged: Judged) -> str:
+    """Why it is stale."""
+    return str(next(reason for reason in judged.state.reasons if reason.rule in STALE))
+
+
 def _results(
-    gate: Gate, policy: Policy, targets: Targets, profiles: Profiles, judged: Sequence[Judged]
+    gate: Gate, cells: Mapping[tuple[str, Cell], str | None], judged: Sequence[Judged]
 ) -> Iterator[GateResult]:
     by_key: dict[tuple[str, str, str], list[Judged]] = {}
     for one in judged:
         by_key.setdefault(one.finding.key, []).append(one)
-    for (target, cell), excluded in required(gate, policy, targets, profiles).items():
+    for (target, cell), excluded in cells.items():
         found = by_key.get((target, cell.id, gate.metric), [])
         fresh = [one for one in found if one.state.freshness == "fresh"]
-        counting = [
-            one for one in fresh if one.state.validity != "invalid"
-        ] or fresh  # what is no evidence is no attempt either
-        if counting:
+        valid = [one for one in fresh if one.state.validity != "invalid"]  # what is no evidence is no attempt either
+        if counting := valid or fresh:
             yield _result(gate, target, cell, counting)
         elif found:
-            yield _missing(gate, target, cell, f"only stale evidence: {found[-1].state.reasons[-1]}")
+            yield _missing(gate, target, cell, f"only stale evidence: {_stale(found[-1])}")
         else:
-            yield _missing(gate, target, cell, excluded or "no bundle holds this cell: measure the target")
+            yield _missing(
+                gate, target, cell, excluded or "no bundle of this student holds this cell: measure the target"
+            )
 
 
 def decide(
@@ -184,12 +237,17 @@ def decide(
         UsageError: the policy cannot mean what it says.
     """
     check(policy)
-    results = tuple(result for gate in policy.gate for result in _results(gate, policy, targets, profiles, judged))
+    accepted = [one for one in judged if one.finding.profile in policy.evidence.profiles]
+    subject = _subject(accepted)
+    ours = [one for one in accepted if one.finding.subject == subject]
+    at = _profiles(policy, targets, profiles, ours)
+    results = tuple(result for gate in policy.gate for result in _results(gate, required(gate, targets, at), ours))
     answers = [result.answer for result in results]
     answer: Answer = min(answers, key=lambda one: _WORST[one]) if answers else "fail"
     return Verdict(
         policy=policy.name,
         policy_sha256=policy.sha256,
+        subject=subject,
         answer="fail" if invalid else answer,
         results=results,
         invalid=tuple(invalid),
@@ -207,7 +265,8 @@ def sentence(verdict: Verdict) -> str:
     told = ", ".join(f"{count} {answer}" for answer, count in counts.items() if count)
     first = next((result for result in verdict.results if result.answer == verdict.answer), verdict.results[0])
     because = "" if verdict.answer == "pass" else f"; first: {first.gate} on {first.target}, {first.cell}: {first.why}"
-    return f"{verdict.policy}: {verdict.answer.upper()} ({told} of {len(verdict.results)} requirements){because}"
+    about = f"student {verdict.subject[:12]}: " if verdict.subject else ""
+    return f"{verdict.policy}: {about}{verdict.answer.upper()} ({told} of {len(verdict.results)} requirements){because}"
 
 
 def limit_of(result: GateResult, policy: Policy) -> str:

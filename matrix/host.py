@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fnmatch
 import hashlib
@@ -202,19 +201,6 @@ def mismatches(expect: Expectation) -> list[str]:
     if expect.bare_metal and is_virtual():
         found.append("needs a bare-metal machine (this host is virtual)")
     return found
-
-
-def engine_version() -> str | None:
-    """The version of the Docker engine that answers here; None without one."""
-    try:
-        import docker  # noqa: PLC0415 - host extra, absent inside images
-    except ImportError:
-        return None
-    try:
-        with contextlib.closing(docker.from_env(timeout=5)) as client:
-            return str(client.version()["Version"])
-    except (docker.errors.DockerException, OSError):
-        return None
 
 
 def die_with_parent() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from matrix.canonical import digest
 from matrix.cell import Cell
 from matrix.profile import Profile
 from matrix.strict import Strict
@@ -84,6 +85,11 @@ class Prepared(Strict):
     exports: str
     examples: str
     reused: bool
+
+    @property
+    def subject(self) -> str:
+        """What a sign-off is about: digest of the student's weights and the examples that it is judged on."""
+        return digest([self.student_model.weights_sha256, self.data.evaluation.sha256])
 
 
 class Folders(Strict):

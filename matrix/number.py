@@ -14,7 +14,7 @@ CONFIDENCE: Final = 0.95
 
 @dataclass(frozen=True)
 class Number:
-    """A metric before it is dressed as a finding."""
+    """A metric before it is dressed as a finding. `launches` where fewer launches say it than measured the cell (pairs)."""
 
     metric: str
     value: float | None
@@ -25,6 +25,7 @@ class Number:
     confidence: float
     samples: int
     notes: Mapping[str, float]
+    launches: int | None = None
 
 
 def reference_of(cell: Cell, planned: Sequence[Cell]) -> Cell | None:

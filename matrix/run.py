@@ -129,7 +129,7 @@ def _begun(request: Request, name: str, target: Target, watcher: Watcher) -> Run
         profile=request.profile,
         spec=request.spec,
         plan=make_plan(name, target, request.profile),
-        suite_sha256=definitions.suite_digest(),
+        source=definitions.source(),
     )
     return request.store.begin(state)
 
@@ -140,11 +140,12 @@ def _resumed(request: Request, name: str) -> RunFolder:
         raise UsageError(
             f"no unfinished run of {name} is under {request.store.root}", remedy="start one without --resume"
         )
-    asked = (request.profile, request.spec, definitions.suite_digest())
-    if (left.state.profile, left.state.spec, left.state.suite_sha256) != asked:
+    now, before = definitions.source(), left.state.source
+    asked = (request.profile, request.spec, now.commit, now.suite_sha256)
+    if (left.state.profile, left.state.spec, before.commit, before.suite_sha256) != asked:
         raise UsageError(
             f"the unfinished run of {name} measured something else",
-            remedy="its profile, data, models or suites differ from what you ask for: start a new run without --resume",
+            remedy="its profile, data, models, commit or suites differ from what you ask for: start a new run without --resume",
         )
     return left
 
@@ -178,7 +179,7 @@ class Runner:
             device=self.target.device,
             profile=profile,
             spec=self.state.spec,
-            suite_sha256=self.state.suite_sha256,
+            suite_sha256=self.state.source.suite_sha256,
             cells=cells_of_launch(plan, profile, index, seed) if index else plan.planned,
             folders=Folders(cache=str(self.request.cache.resolve()), out=str(place.resolve())),
             threads=host.usable_cores(),
@@ -258,7 +259,7 @@ class Runner:
             profile=state.profile,
             spec=_public(state.spec),
             prepared=prepared,
-            source=definitions.source(),
+            source=definitions.measured_by(state.source),
             environment_id=environments.pop(),
             host_class_id=classes.pop(),
             host_instance=host.host_instance(),

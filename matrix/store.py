@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from matrix.bundle import MANIFEST, Bundle, Evidence, FileEntry, Measured
+from matrix.bundle import MANIFEST, Bundle, Evidence, FileEntry, Measured, Source
 from matrix.canonical import file_digest
 from matrix.cell import Plan
 from matrix.errors import EvidenceError, MatrixError, UsageError
@@ -41,7 +41,7 @@ class RunState(Strict):
     profile: Profile
     spec: WorkloadSpec
     plan: Plan
-    suite_sha256: str
+    source: Source
 
 
 @dataclass(frozen=True)
@@ -198,16 +198,19 @@ def _faults(folder: Path, bundle: Bundle) -> tuple[str, ...]:
 
 
 def _measured(folder: Path, bundle: Bundle) -> Iterator[tuple[tuple[str, int], Measured]]:
+    """What each launch measured: pytest-benchmark also keeps the samples of a cell that failed after its clock ran."""
     for record in bundle.launches:
         path = folder / "launches" / f"{record.index:02d}" / BENCHMARK
         if not path.exists():
             continue
+        measured = {outcome.cell for outcome in record.outcomes if outcome.state == "measured"}
         for entry in json.loads(path.read_bytes())["benchmarks"]:
             evidence = parse(CellEvidence, entry["extra_info"][EXTRA], f"{path.name} of launch {record.index}")
-            yield (
-                (evidence.cell.id, record.index),
-                Measured(np.array(entry["stats"]["data"], dtype=np.float64), evidence),
-            )
+            samples = np.array(entry["stats"]["data"], dtype=np.float64)
+            if not np.isfinite(samples).all():
+                raise ValueError(f"a sample of {evidence.cell.id} in launch {record.index} is not a number")
+            if evidence.cell.id in measured:
+                yield (evidence.cell.id, record.index), Measured(samples, evidence)
 
 
 def _arrays(folder: Path, bundle: Bundle) -> Mapping[str, npt.NDArray[Any]]:

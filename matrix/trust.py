@@ -11,15 +11,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from matrix.bundle import Evidence
-from matrix.compare import Comparison, devices
+from matrix.catalog import METRICS
+from matrix.compare import RULED, Comparison, devices
 from matrix.findings import findings_of
+from matrix.number import CONFIDENCE
 from matrix.policy import Policy
+from matrix.ranks import least_samples
 from matrix.target import Target, Targets
 from matrix.verdict import PRECEDENCE, Badge, Finding, Judged, Reason, State
 
 _CLOCK_SKEW = timedelta(minutes=10)
 _LAUNCHED = frozenset({"time", "throughput", "memory", "ratio"})
 """Kinds whose uncertainty is over launches, so that too few of them prove nothing."""
+
+
+_LEAST = {name: f"at least {least_samples(q, CONFIDENCE)}" for name, q in (("p95_s", 0.95), ("p99_s", 0.99))}
+"""Samples without which a tail quantile has no upper bound."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,10 @@ def faults_of(evidence: Evidence, today: Today) -> list[Reason]:
     return found
 
 
+STALE = frozenset({"age", "suites changed"})
+"""The rules of `staleness_of`."""
+
+
 def staleness_of(evidence: Evidence, today: Today, days: float) -> list[Reason]:
     """What makes a whole bundle stale."""
     found, age = [], _age(evidence, today)
@@ -115,8 +126,8 @@ def _minimum(finding: Finding, policy: Policy) -> list[Reason]:
             Reason(
                 rule="minimum",
                 number=seen,
-                threshold=f"a {finding.metric[:-2]} has no bound from so few",
-                remedy="take a profile with more rounds",
+                threshold=_LEAST.get(finding.metric, "a value"),
+                remedy="take a profile with more rounds, or see why its launches were lost",
             )
         ]
     if (
@@ -143,31 +154,38 @@ class Judge:
         self, evidence: Sequence[Evidence], targets: Targets, policy: Policy, today: Today, *, days: float
     ) -> None:
         self.evidence, self.targets, self.policy, self.today, self.days = evidence, targets, policy, today, days
-        self._findings = {one.name: findings_of(one) for one in evidence if not one.faults}
+        known = [one for one in evidence if not one.faults and one.bundle.target in targets.target]
+        self._findings: dict[str, list[Finding]] = {one.name: [] for one in evidence}
+        self._findings |= {one.name: findings_of(one) for one in known}
         self._standing = {one.name: (faults_of(one, today), staleness_of(one, today, days)) for one in evidence}
 
     def judged(self) -> list[Judged]:
         """Every number with its state, in the order of the bundles and their plans."""
         return [
-            Judged(finding, self.state(one, finding))
-            for one in self.evidence
-            for finding in self._findings.get(one.name, [])
+            Judged(finding, self.state(one, finding)) for one in self.evidence for finding in self._findings[one.name]
         ]
 
-    def _authorities(self, ours: Evidence, finding: Finding) -> Iterator[Evidence]:
-        """Bundles that may speak for a number that its own target may not: CUDA, same workload and torch, another host."""
+    def _authorities(self, ours: Evidence, finding: Finding) -> Iterator[tuple[Evidence, bool]]:
+        """Bundles that may speak for a number that its own target may not, and whether they are fresh.
+
+        A CUDA bundle of the same workload and torch on another host, whose own number of this metric is beyond doubt.
+        """
         for other in self.evidence:
             target = self.targets.target.get(other.bundle.target)
             faults, stale = self._standing[other.name]
-            if target is None or target.group != "cuda" or finding.kind not in target.authority or faults or stale:
+            if target is None or target.group != "cuda" or finding.kind not in target.authority or faults:
                 continue
-            if other.bundle.host_instance == ours.bundle.host_instance or _torch_minor(other) != _torch_minor(ours):
+            torch = _torch_minor(other)
+            if other.bundle.host_instance == ours.bundle.host_instance or torch is None or torch != _torch_minor(ours):
                 continue
-            if any(
-                f.workload_id == finding.workload_id and f.cell == finding.cell and not f.faults
-                for f in self._findings[other.name]
-            ):
-                yield other
+            for theirs in self._findings[other.name]:
+                same = (theirs.workload_id, theirs.cell, theirs.metric) == (
+                    finding.workload_id,
+                    finding.cell,
+                    finding.metric,
+                )
+                if same and not (theirs.faults or theirs.doubts or _minimum(theirs, self.policy)):
+                    yield other, not stale
 
     def _attempts(self, ours: Evidence, finding: Finding) -> Iterator[Evidence]:
         """This bundle and every other attempt on the same workload in the same environment: none may be left out."""
@@ -177,7 +195,7 @@ class Judge:
                 ours.bundle.environment_id,
             )
             if other is ours or (
-                same and any(f.workload_id == finding.workload_id for f in self._findings.get(other.name, []))
+                same and any(f.workload_id == finding.workload_id for f in self._findings[other.name])
             ):
                 yield other
 
@@ -185,10 +203,10 @@ class Judge:
         """What the authorities say of this bundle's number, and of the other attempts' same number."""
         mine: list[Comparison] = []
         others: list[Comparison] = []
-        for authority in self._authorities(ours, finding):
+        for authority, fresh in self._authorities(ours, finding):
             for attempt in self._attempts(ours, finding):
-                found = devices(finding.kind, finding.cell, attempt, authority, self.policy.margins)
-                if found is not None:
+                found = devices(finding, attempt, authority, self.policy.margins)
+                if found is not None and (fresh or found.answer == "contradicted"):  # age clears no contradiction
                     (mine if attempt is ours else others).append(found)
         return mine, others
 
@@ -196,14 +214,14 @@ class Judge:
         self, ours: Evidence, finding: Finding
     ) -> tuple[Literal["confirmed", "unconfirmed", "inconclusive", "contradicted"], list[Reason]]:
         """Trust in a number whose target is not its authority."""
-        if finding.kind in {"time", "throughput", "memory"}:
-            seen = f"{finding.kind} of {self.targets.of(finding.target).title}"
+        if finding.metric not in RULED:
+            seen = f"{METRICS[finding.metric].title} of {self.targets.of(finding.target).title}"
             return "unconfirmed", [
                 Reason(
                     rule="local only",
                     number=seen,
                     threshold="never confirmed",
-                    remedy="compare ratios, or measure the target that ships",
+                    remedy="compare ratios and accuracy, or measure the target that ships",
                 )
             ]
         mine, others = self._comparisons(ours, finding)

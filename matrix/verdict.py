@@ -54,7 +54,8 @@ class Doubt(NamedTuple):
 class Finding:
     """One number of one bundle: the estimate, its two-sided interval, and one-sided bounds for gates (all SI; None: none).
 
-    `samples` is the smallest number of samples in a launch (examples, for quality). `confidence` is that of the bounds.
+    `samples` is the smallest number of samples in a launch (examples, for quality); `launches` that of launches, or of pairs of
+    them for a comparison. `confidence` is that of the bounds. A cell that no launch measured has no `workload_id`.
     """
 
     target: str
@@ -70,8 +71,11 @@ class Finding:
     confidence: float
     launches: int
     samples: int
-    workload_id: str
+    workload_id: str | None
     bundle: str
+    created: str
+    profile: str
+    subject: str
     doubts: tuple[Reason, ...] = ()
     faults: tuple[Reason, ...] = ()
     notes: dict[str, float] = field(default_factory=dict)
@@ -125,10 +129,14 @@ class GateResult(Strict):
 
 
 class Verdict(Strict):
-    """A policy's answer: pass only when every gate passes, and never without a gate."""
+    """A policy's answer: pass only when every gate passes, and never without a gate.
+
+    `subject` says which student on which examples it is about (`Prepared.subject`): that of the newest evidence.
+    """
 
     policy: str
     policy_sha256: str
+    subject: str | None
     answer: Answer
     results: tuple[GateResult, ...]
     invalid: tuple[str, ...]

@@ -212,7 +212,7 @@ def ran(store: Store, one: Evidence) -> RunFolder:
         profile=bundle.profile,
         spec=bundle.spec,
         plan=Plan(target=bundle.target, profile=bundle.profile.name, planned=bundle.planned, excluded=()),
-        suite_sha256=bundle.source.suite_sha256,
+        source=bundle.source,
     )
     run = store.begin(state)
     run.keep_prepared(bundle.prepared)

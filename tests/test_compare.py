@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from matrix import compare
+from matrix.findings import findings_of
 from matrix.quality import Outputs
-from tests.making import EAGER, evidence, logits, policy
+from tests.making import EAGER, INT8, TORCH, evidence, logits, policy
 
 MARGINS = policy().margins
 
@@ -98,7 +99,17 @@ def test_ratios_confirm_within_ten_percent(ours: list[float], theirs: list[float
     assert compare.ratio_to_reference(ours, theirs, MARGINS).answer == answer
 
 
-def test_absolute_times_have_no_rule() -> None:
-    """No other device's bundle says anything about a time, a throughput or a memory."""
-    one = evidence(samples={EAGER: [[0.01] * 60] * 5})
-    assert [compare.devices(kind, EAGER, one, one, MARGINS) for kind in ("time", "throughput", "memory")] == [None] * 3
+def test_a_difference_of_deltas_needs_enough_examples() -> None:
+    """1,351 equal answers are the fewest that prove 0.2 points: with none discordant a naive interval has no width at all."""
+    fewest = MARGINS.model_copy(update={"min_examples": 1})
+    for n, answer in ((1_300, "inconclusive"), (1_400, "confirmed")):
+        pair = (answered(set(), n), answered(set(), n))
+        assert compare.export_delta(pair, pair, fewest).answer == answer
+
+
+def test_only_ruled_metrics_are_compared() -> None:
+    """No other device's bundle says anything about a time, a divergence or a size, however alike."""
+    outputs = {TORCH: logits([0] * 2000), INT8: logits([0] * 2000)}
+    one = evidence(samples={EAGER: [[0.01] * 60] * 5}, outputs=outputs, labels=np.zeros(2000, dtype=np.int64))
+    found = {finding.metric for finding in findings_of(one) if compare.devices(finding, one, one, MARGINS)}
+    assert found == {"accuracy", "accuracy_delta"}

@@ -132,3 +132,18 @@ def test_answers_that_change_between_runs_are_a_doubt() -> None:
     labels = np.zeros(1000, dtype=np.int64)
     one = evidence(outputs={TORCH: logits([0] * 1000)}, labels=labels, facts={TORCH: {"rerun_max_dlogit": 0.1}})
     assert {finding.doubts[0].rule for finding in findings_of(one)} == {"not_deterministic"}
+
+
+def test_one_launch_has_no_interval() -> None:
+    """One median says nothing about the next launch's; its static facts are exact all the same."""
+    one = evidence(samples={RAW: [[0.01, 0.02, 0.03] * 4]}, facts={RAW: {"step_flop": 1e10}})
+    found = by_metric(findings_of(one), RAW.id)
+    assert (found["step_s"].value, found["step_s"].low, found["step_s"].high) == (0.02, None, None)
+    assert (found["step_flop"].low, found["step_flop"].high) == (1e10, 1e10)
+
+
+def test_a_cell_that_no_launch_measured_has_all_its_numbers_without_a_value() -> None:
+    """A loss is a finding: a gate and a report see it."""
+    found = by_metric(findings_of(evidence(samples={EAGER: [[0.01] * 60]}, lost={(EAGER, 1): "raised"})), EAGER.id)
+    assert {"p50_s", "p95_s", "start_s", "ratio"} <= set(found)
+    assert {(one.value, one.launches, one.doubts[0].rule) for one in found.values()} == {(None, 0, "launch_lost")}

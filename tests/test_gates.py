@@ -93,7 +93,7 @@ def test_a_missing_cell_fails() -> None:
     """No bundle at all, and a bundle that lacks the cell, fail with the reason."""
     for bundles in ([], [exported(0)]):
         (result,) = verdict(bundles, LATENCY).results
-        assert (result.answer, result.why) == ("fail", "no bundle holds this cell: measure the target")
+        assert (result.answer, result.why) == ("fail", "no bundle of this student holds this cell: measure the target")
 
 
 def test_a_required_cell_that_the_plan_excludes_fails_with_the_plans_reason() -> None:
@@ -181,9 +181,14 @@ def test_torn_evidence_never_passes() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lengths": (17,)}, "gate 'warm' selects nothing by lengths = 17"),
-        ({"variants": ("ort_int4",)}, "gate 'warm' selects nothing by variants = ort_int4"),
-        ({"metric": "p97_s"}, "gate 'warm' asks for metric 'p97_s'"),
+        ({"lengths": (17,)}, "gate 'warm' selects nothing on cpu-openvino by lengths = 17"),
+        ({"variants": ("ort_int4",)}, "gate 'warm' selects nothing on cpu-openvino by variants = ort_int4"),
+        ({"metric": "p97_s"}, "gate 'warm' asks inference_latency for metric 'p97_s'"),
+        ({"metric": "accuracy"}, "gate 'warm' asks inference_latency for metric 'accuracy'"),
+        (
+            {"targets": ("lambda-x86", "cpu-openvino"), "memory_mb": (1024,)},
+            "gate 'warm' selects nothing on cpu-openvino by memory_mb = 1024",
+        ),
         ({"at_least": 0.1}, "gate 'warm' needs one limit"),
         ({"at_most": None}, "gate 'warm' needs one limit"),
         ({"targets": ("cpu-openvno",)}, "no target is called 'cpu-openvno'"),
@@ -194,6 +199,53 @@ def test_a_gate_that_cannot_mean_what_it_says_is_refused(change: dict[str, objec
     with pytest.raises(UsageError) as caught:
         verdict([timed(0.010)], LATENCY.model_copy(update=change))
     assert caught.value.what == message
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("evidence", {"min_launches": 4}, "4 launches bound the median launch at 93.8 %"),
+        ("margins", {"min_examples": 1350}, "1350 equal answers prove a difference of at most 0.20 points"),
+        ("margins", {"ratio_contradiction": 1.05}, "ratio_contradiction is below ratio"),
+    ],
+)
+def test_a_policy_that_asks_for_too_little_evidence_is_refused(
+    part: str, change: dict[str, object], message: str
+) -> None:
+    """What the least evidence cannot prove may not be taken for proven."""
+    whole = asking(LATENCY)
+    weak = whole.model_copy(update={part: getattr(whole, part).model_copy(update=change)})
+    with pytest.raises(UsageError) as caught:
+        decide(weak, judged([timed(0.010)]), targets(), profiles(), invalid=[], bundles=[])
+    assert caught.value.what == message
+
+
+def test_a_verdict_never_mixes_two_students() -> None:
+    """INT8 accuracy of one student and the latency of another, newer one: the accuracy is missing."""
+    older = exported(0)
+    newer = evidence(samples={ORT: [[0.010] * 100] * 5}, weights="x" * 64, created=NOW + timedelta(minutes=1))
+    found = verdict([older, newer], LATENCY, DROP)
+    assert [result.answer for result in found.results] == ["pass", "fail"]
+    assert found.subject == newer.bundle.prepared.subject
+    assert verdict([newer, older], LATENCY, DROP) == found
+
+
+def test_evidence_of_a_profile_that_the_policy_does_not_accept_does_not_count() -> None:
+    """A policy of full runs does not pass on a quick one."""
+    strict = asking(LATENCY)
+    strict = strict.model_copy(update={"evidence": strict.evidence.model_copy(update={"profiles": ("full",)})})
+    found = decide(strict, judged([timed(0.010)]), targets(), profiles(), invalid=[], bundles=[])
+    assert (found.answer, found.subject) == ("fail", None)
+
+
+def test_a_cell_that_raised_in_every_launch_fails_beside_a_success() -> None:
+    """Running again until it works does not undo it, and the reason is the loss."""
+    lost = {(ORT, index): "raised" for index in range(1, 6)}
+    broken = evidence(samples={ORT: [[0.010] * 100] * 5}, lost=lost, created=NOW - timedelta(hours=1))
+    for bundles in ([broken], [broken, timed(0.010)]):
+        (result,) = verdict(bundles, LATENCY).results
+        assert result.answer == "fail"
+        assert "measured in 0 of 5 launches" in result.why
 
 
 def test_two_gates_of_one_name_are_refused() -> None:

@@ -37,8 +37,8 @@ from tests.making import (
 
 WHOLE = evidence(
     samples={RAW: [[0.5] * 8] * 5, TRAINER: [[0.6] * 8] * 5, EAGER: [[0.010] * 100] * 5, ORT: [[0.002] * 100] * 5},
-    outputs={TORCH: logits([0] * 1000), INT8: logits([1] + [0] * 999)},
-    labels=np.zeros(1000, dtype=np.int64),
+    outputs={TORCH: logits([0] * 2000), INT8: logits([1, 1] + [0] * 1998)},
+    labels=np.zeros(2000, dtype=np.int64),
     facts={RAW: {"step_flop": 1e10, "matmul_flop_per_s": 1e11}},
 )
 
@@ -73,7 +73,7 @@ def test_every_number_of_the_suites_has_an_interval_or_a_bound_and_a_badge() -> 
     text = markdown.render(page.build(material([WHOLE])))
     assert "| raw PyTorch | 500 ms [500, 500] ms ✓ trusted |" in text
     assert "| ONNX Runtime INT8 | 16 tokens | 2.00 ms [2.00, 2.00] ms ✓ trusted | 2.00 ms ≤ 2.00 ms ✓ trusted |" in text
-    assert "-0.10 points [-0.56, +0.28] points ✓ trusted" in text
+    assert "-0.10 points [-0.36, +0.09] points ✓ trusted" in text
     assert "— no bound from 100 samples" in text
 
 

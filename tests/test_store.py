@@ -130,3 +130,25 @@ def test_the_file_list_is_of_the_whole_tree(sealed: Path) -> None:
     """Digest and size of every file, but the manifest itself."""
     assert set(listed(sealed)) == set(load(sealed).bundle.files)
     assert MANIFEST not in listed(sealed)
+
+
+def test_samples_of_a_cell_that_failed_after_its_clock_ran_are_not_measured(tmp_path: Path) -> None:
+    """pytest-benchmark keeps them; the outcome says that the answers were wrong."""
+    store = Store(tmp_path)
+    run = ran(store, ONE)
+    (record,) = run.finished().values()
+    told = [
+        o.model_copy(update={"state": "failed", "error": "wrong"}) if o.cell == EAGER.id else o for o in record.outcomes
+    ]
+    failed = record.model_copy(update={"outcomes": tuple(told)})
+    found = load(store.seal(run, ONE.bundle.model_copy(update={"launches": (failed,)})))
+    assert {cell for cell, _ in found.measured} == {TORCH.id}
+
+
+def test_a_sample_that_is_not_a_number_makes_the_bundle_unreadable(tmp_path: Path) -> None:
+    """It would sort anywhere."""
+    store = Store(tmp_path)
+    run = ran(store, evidence(samples={EAGER: [[0.01] * 59 + [float("nan")]]}))
+    bundle = evidence(samples={EAGER: [[0.01] * 60]}).bundle
+    with pytest.raises(EvidenceError, match="is not a number"):
+        load(store.seal(run, bundle))

@@ -154,3 +154,39 @@ def test_a_doubt_degrades_a_trusted_number() -> None:
     state = states([one], one.name)["torch_eager", "p50_s"]
     assert (state.badge, state.validity, state.trust) == ("degraded", "degraded", "trusted")
     assert state.reasons[-1].rule == "cpu_steal"
+
+
+def test_an_authority_that_is_doubted_itself_confirms_nothing() -> None:
+    """A CUDA bundle on a busy host: its ratio is degraded, and so no word about a Mac's."""
+    busy = QUIET.model_copy(update={"steal_share": 0.5})
+    ours, theirs = mps(samples=TIMES, outputs={}), cuda(samples=TIMES, outputs={}, load=busy)
+    assert states([ours, theirs], ours.name)["ort_int8", "ratio"].badge == "unconfirmed"
+
+
+def test_age_clears_no_contradiction() -> None:
+    """A CUDA bundle that differed eight days ago still contradicts beside a fresh one that agrees."""
+    ours, old = mps(), cuda(host="j" * 64, outputs={TORCH: WORSE}, created=NOW - timedelta(days=8))
+    assert states([ours, cuda(), old], ours.name)["torch_fp32", "accuracy"].badge == "contradicted"
+
+
+def test_a_divergence_is_not_confirmed_by_an_accuracy() -> None:
+    """Logits twenty times smaller have the same answers: the accuracy's delta agrees, the KL divergence has no rule."""
+    ours = mps(outputs={TORCH: SAME, INT8: SAME / 20})
+    found = states([ours, cuda(outputs={TORCH: SAME, INT8: SAME})], ours.name)
+    assert found["onnx_int8", "accuracy_delta"].badge == "confirmed"
+    assert found["onnx_int8", "mean_kl"].reasons[0].rule == "local only"
+    assert found["onnx_int8", "mean_kl"].badge == "unconfirmed"
+
+
+def test_a_comparison_inherits_the_doubts_about_its_reference() -> None:
+    """The reference was lost in four of five launches: the ratio rests on one pair, and says so."""
+    one = evidence(samples=TIMES, lost={(EAGER, index): "raised" for index in range(2, 6)})
+    ratio = states([one], one.name)["ort_int8", "ratio"]
+    assert (ratio.badge, ratio.reasons[0].number) == ("degraded", "1 launches")
+    assert ratio.reasons[-1].number == "torch_eager: measured in 1 of 5 launches"
+
+
+def test_a_bundle_of_a_target_that_is_gone_is_no_evidence_and_no_error() -> None:
+    """An append-only store outlives its targets."""
+    one = evidence(target="cuda-v100", samples=TIMES)
+    assert states([one, evidence(samples=TIMES)], one.name) == {}

@@ -31,8 +31,8 @@ class Material:
     torn: Sequence[str] = ()
 
     def newest(self, target: str) -> Evidence | None:
-        """The last bundle of `target`; None when it was never measured."""
-        found = [one for one in self.evidence if one.bundle.target == target]
+        """The last bundle of `target` that is whole, else the last one; None when it was never measured."""
+        found = sorted((one for one in self.evidence if one.bundle.target == target), key=lambda one: not one.faults)
         return found[-1] if found else None
 
     def shown(self) -> list[Evidence]:

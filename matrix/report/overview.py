@@ -31,12 +31,15 @@ def heat_map(material: Material) -> Table:
                 if (one.finding.cell.suite, one.finding.cell.variant) == (column.suite, column.name)
             ]
             excluded = reasons.get((column.suite, column.name))
-            if held:
+            lost = sum(one.finding.launches == 0 for one in held)
+            if lost:
+                entries.append(Entry("", mark="failed", hint=f"{lost} of {len(held)} numbers were never measured"))
+            elif held:
                 entries.append(Entry("", mark=worst(held), hint=f"{len(held)} numbers"))
             elif excluded:
                 entries.append(Entry("", mark="excluded", hint=excluded))
             else:
-                entries.append(Entry("", mark="failed" if evidence and not evidence.faults else "not measured"))
+                entries.append(Entry("", mark="invalid" if evidence and evidence.faults else "not measured"))
         rows.append(tuple(entries))
     short = {"training_step": "train", "export_accuracy": "export", "inference_latency": "serve"}
     head = ("Target", *(f"{short[column.suite]}: {column.title}" for column in columns))
