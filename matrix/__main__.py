@@ -19,6 +19,9 @@ def main() -> None:
     except MatrixError as error:
         sys.stderr.write(f"matrix: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:
+        sys.stderr.write(f"matrix: {error}; check the path, its permissions and the disk\n")
+        sys.exit(ExitCode.USAGE)
 
 
 if __name__ == "__main__":

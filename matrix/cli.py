@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from matrix import definitions
+from matrix.choose import choose, obstacles
 from matrix.console import Live
 from matrix.errors import EvidenceError, ExitCode
 from matrix.estimates import compare, parse_estimates
@@ -24,7 +25,7 @@ from matrix.policy import Policy, parse_policy
 from matrix.profile import Profiles, parse_profiles
 from matrix.report import html, machine, markdown, page
 from matrix.report.material import Material
-from matrix.run import Request, choose, failures, obstacles, run
+from matrix.run import Request, failures, run
 from matrix.store import Store, load
 from matrix.target import Targets, parse_targets
 from matrix.trust import Today, judge
@@ -155,7 +156,7 @@ def run_command(
         try:
             place = run(request, _targets(), live)
         except KeyboardInterrupt:
-            live.say("interrupted: finished launches are kept, `matrix run --resume` goes on from them")
+            live.say("interrupted: finished launches are kept, the same command with --resume goes on from them")
             sys.exit(ExitCode.INTERRUPTED)
     lost = failures(load(place).bundle.launches)
     click.echo(

@@ -1,7 +1,7 @@
 """Arithmetic of a transformer encoder, counted in matrix products: the floor that a step's time is read against.
 
 A product of (m x k) and (k x n) is 2 m k n FLOPs. Softmax, normalisation, dropout and the optimizer are left out, as is
-usual (Kaplan et al. 2020, table 1); the count agrees with torch's FlopCounterMode (tests/test_flops.py).
+usual (Kaplan et al. 2020, table 1); the count agrees with torch's FlopCounterMode (tests/real/test_stacks.py).
 """
 
 from __future__ import annotations

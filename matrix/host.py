@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import fnmatch
 import hashlib
 import hmac
 import os
 import platform
 import shutil
-import signal
 import subprocess
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -100,11 +99,29 @@ def cpu_flags() -> frozenset[str]:
     return frozenset((info.get("flags") or info.get("Features") or "").split())
 
 
+class Gpu(NamedTuple):
+    """An NVIDIA GPU."""
+
+    uuid: str
+    name: str
+
+
 @cache
-def gpus() -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs of this host, by nvidia-smi; empty without one."""
-    listed = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    return tuple(line.strip() for line in (listed or "").splitlines() if line.strip())
+def gpus() -> tuple[Gpu, ...]:
+    """The NVIDIA GPUs that this process may use, by nvidia-smi and CUDA_VISIBLE_DEVICES (UUIDs, or numbers in its order)."""
+    listed = _output("nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader") or ""
+    rows = [line.split(",", 1) for line in listed.splitlines() if "," in line]
+    found = [Gpu(uuid.strip(), name.strip()) for uuid, name in rows]
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return tuple(found)
+    wanted = [item.strip() for item in allowed.split(",") if item.strip()]
+    return tuple(gpu for number, gpu in enumerate(found) if str(number) in wanted or gpu.uuid in wanted)
+
+
+def gpu_for(pattern: str) -> Gpu | None:
+    """The first GPU whose name fits: a run uses this one alone, whatever else is in the machine."""
+    return next((gpu for gpu in gpus() if fnmatch.fnmatch(gpu.name, pattern)), None)
 
 
 def is_virtual() -> bool | None:
@@ -147,7 +164,7 @@ def host_class() -> HostClass:
         flags=tuple(flag for flag in ISA_FLAGS if flag in flags),
         cores=usable_cores(),
         memory_bytes=psutil.virtual_memory().total,
-        gpus=gpus(),
+        gpus=tuple(gpu.name for gpu in gpus()),
         driver=(_output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "").split("\n")[0]
         or None,
         virtual=is_virtual(),
@@ -196,15 +213,9 @@ def mismatches(expect: Expectation) -> list[str]:
     lacking = [flag for flag in expect.cpu_flags if flag not in cpu_flags()]
     if lacking:
         found.append(f"needs the CPU flags {', '.join(expect.cpu_flags)} (this CPU lacks {', '.join(lacking)})")
-    if expect.gpu_name and not any(fnmatch.fnmatch(name, expect.gpu_name) for name in gpus()):
-        found.append(f"needs a GPU called {expect.gpu_name!r} (this host has {', '.join(gpus()) or 'none'})")
+    if expect.gpu_name and gpu_for(expect.gpu_name) is None:
+        here_are = ", ".join(gpu.name for gpu in gpus()) or "none"
+        found.append(f"needs a GPU called {expect.gpu_name!r} (this host has {here_are})")
     if expect.bare_metal and is_virtual():
         found.append("needs a bare-metal machine (this host is virtual)")
     return found
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, so that a killed run leaves nothing measuring (Linux)."""
-    if platform.system() == "Linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -12,7 +12,8 @@ from matrix import definitions, host
 from matrix.bundle import Bundle
 from matrix.canonical import digest
 from matrix.cell import Cell
-from matrix.errors import EvidenceError, HostError, IncompleteError, UsageError
+from matrix.choose import choose, executor_of
+from matrix.errors import EvidenceError, IncompleteError, UsageError
 from matrix.executors import EXECUTORS
 from matrix.job import End, Event, Folders, Job, Order, Prepared, WorkloadSpec
 from matrix.launches import record_of
@@ -50,54 +51,6 @@ class Request:
     store: Store
     cache: Path
     resume: bool = False
-
-
-def obstacles(target: Target, *, environment: bool = True) -> list[str]:
-    """Why this host cannot run `target`, each a clause; empty when it can.
-
-    Without `environment`, only the machine and the executors count: what a package manager can still install does not.
-    """
-    found = host.mismatches(target.expect)
-    if found:
-        return found
-    lacks: list[str] = []
-    for name in target.executors:
-        module = EXECUTORS.get(name)
-        lacking = (
-            f"needs the {name} executor, which is not built yet"
-            if module is None
-            else module.missing()
-            if environment
-            else None
-        )
-        if lacking is None:
-            return []
-        lacks.append(lacking)
-    return lacks
-
-
-def choose(targets: Targets, name: str, *, environment: bool = True) -> tuple[str, Target]:
-    """The target that `name` means on this host: itself, or the first of its group whose expectation the host meets.
-
-    Raises:
-        UsageError: nothing is called so.
-        HostError: this host cannot run it.
-    """
-    refused = []
-    for member in targets.named(name):
-        target = targets.of(member)
-        found = obstacles(target, environment=environment)
-        if not found:
-            return member, target
-        refused.append(f"{member} {' and '.join(found)}")
-    raise HostError(
-        f"this host cannot run {name}: {', '.join(refused)}", remedy="`matrix doctor` shows what it can run"
-    )
-
-
-def executor_of(target: Target) -> str:
-    """The first of the target's executors that this host has."""
-    return next(name for name in target.executors if name in EXECUTORS and EXECUTORS[name].missing() is None)
 
 
 def run(request: Request, targets: Targets, watcher: Watcher) -> Path:
@@ -160,7 +113,7 @@ class Runner:
 
     def run(self) -> Path:
         """Prepare, launch, seal."""
-        prepared = self.folder.prepared() or self._prepare()
+        prepared = self._prepare()
         kept = self.folder.finished()
         ahead = [index for index in range(1, self.state.profile.launches + 1) if index not in kept]
         if kept:
@@ -196,6 +149,9 @@ class Runner:
             "TOKENIZERS_PARALLELISM": "false",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
+        gpu = host.gpu_for(self.target.expect.gpu_name) if self.target.expect.gpu_name else None
+        if gpu:  # with more in sight, the Trainer would spread a step over all of them, and raw PyTorch use the first
+            common["CUDA_VISIBLE_DEVICES"] = gpu.uuid
         return self.executor.execute(
             Order([*arguments, str(path)], common | variables, place, timeout_s), self.watcher.event
         )
@@ -215,9 +171,15 @@ class Runner:
         if end.exit_code != 0 or not answer.exists():
             tail = (place / "log.txt").read_text(encoding="utf-8", errors="replace").strip()[-2_000:]
             raise IncompleteError(f"the workload could not be prepared, {end.story}", remedy=tail or "it said nothing")
-        prepared = parse_json(Prepared, answer.read_bytes(), str(answer))
-        self.folder.keep_prepared(prepared)
-        return prepared
+        prepared, before = parse_json(Prepared, answer.read_bytes(), str(answer)), self.folder.prepared()
+        if before is None:
+            self.folder.keep_prepared(prepared)
+        elif before.model_copy(update={"reused": prepared.reused}) != prepared:
+            raise UsageError(
+                f"the workload is no longer what the finished launches of {self.folder.path.name} measured",
+                remedy="the data, a model or the cache changed: start a new run without --resume",
+            )
+        return before or prepared
 
     def _launch(self, index: int, prepared: Prepared) -> None:
         place, started = self.folder.workplace(f"launch-{index:02d}"), datetime.now(UTC)
@@ -228,6 +190,7 @@ class Runner:
         job = self._job(place, index, prepared)
         end = self._execute(job, place, arguments, {}, job.profile.launch_timeout_s)
         record = record_of(place, job, end, started)
+        self._places([*self.folder.finished().values(), record])
         self.folder.keep_launch(place, record)
         for outcome in record.outcomes:
             if outcome.state != "measured":
@@ -235,20 +198,29 @@ class Runner:
                     f"launch {index}: {outcome.cell} {outcome.state}: {(outcome.error or '').strip().splitlines()[-1]}"
                 )
 
+    def _places(self, launches: Sequence[LaunchRecord]) -> set[tuple[str, str]]:
+        """The environment and the class of host in which these launches ran: one, or none where none lived to say it.
+
+        Raises:
+            EvidenceError: they differ.
+        """
+        spoke = [(record.environment, record.host) for record in launches if record.environment and record.host]
+        found = {(host.environment_id(software), host.host_class_id(hardware)) for software, hardware in spoke}
+        if len(found) > 1:
+            raise EvidenceError(
+                f"the launches of {self.folder.path.name} ran in {len(found)} environments or kinds of host",
+                remedy="a bundle is one environment on one host: start a new run without --resume",
+            )
+        return found
+
     def _bundle(self, prepared: Prepared) -> Bundle:
         launches = tuple(record for _, record in sorted(self.folder.finished().items()))
-        spoke = [record for record in launches if record.environment and record.host]
-        if not spoke:
+        places = self._places(launches)
+        if not places:
             raise IncompleteError(
                 "no launch lived long enough to say what it ran on", remedy=f"read the logs under {self.folder.path}"
             )
-        environments = {host.environment_id(record.environment) for record in spoke if record.environment}
-        classes = {host.host_class_id(record.host) for record in spoke if record.host}
-        if len(environments) != 1 or len(classes) != 1:
-            raise EvidenceError(
-                f"the launches of {self.folder.path.name} ran in {len(environments)} environments on {len(classes)} kinds of host",
-                remedy="a bundle is one environment on one host: start a new run without --resume",
-            )
+        environment_id, host_class_id = places.pop()
         state = self.state
         return Bundle(
             target=state.target,
@@ -260,8 +232,8 @@ class Runner:
             spec=_public(state.spec),
             prepared=prepared,
             source=definitions.measured_by(state.source),
-            environment_id=environments.pop(),
-            host_class_id=classes.pop(),
+            environment_id=environment_id,
+            host_class_id=host_class_id,
             host_instance=host.host_instance(),
             planned=state.plan.planned,
             excluded=state.plan.excluded,

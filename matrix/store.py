@@ -150,7 +150,9 @@ class Store:
             shutil.rmtree(beside)
         else:
             beside.rename(place)
-        shutil.rmtree(run.path)
+        swept = run.path.with_name(f".{run.path.name}")
+        run.path.rename(swept)  # at once: a run that is half removed would be offered to --resume
+        shutil.rmtree(swept)
         return place
 
     def load_all(self) -> tuple[list[Evidence], list[MatrixError]]:

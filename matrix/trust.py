@@ -233,7 +233,7 @@ class Judge:
             return "confirmed", list(agreeing[0].reasons)
         if mine:
             return "inconclusive", [reason for c in mine for reason in c.reasons]
-        remedy = "run a CUDA target on the same workload (`matrix run cuda`, same data, models and profile)"
+        remedy = "run a CUDA target on the same workload (`matrix run cuda`, same data and profile, --student this checkpoint)"
         return "unconfirmed", [
             Reason(rule="authority", number="no fresh CUDA bundle of this workload", threshold="one", remedy=remedy)
         ]

@@ -10,6 +10,7 @@ def test_training_step(cell, launch, measure):
     """The stack's loss and gradients equal the reference's before the clock starts, and its weights move while it runs."""
     with training.prepared(cell, launch) as run:
         training.agree(run)
-        rounds = measure.sampled(run.step, launch.job.profile.training, setup=run.between)
+        run.watch_memory()
+        rounds = measure.sampled(run.step, launch.job.profile.training, run.between)
         assert run.moved(), "the student's weights did not change: no training was timed"
         measure.facts(**run.facts(rounds))

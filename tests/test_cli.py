@@ -102,7 +102,7 @@ def test_a_target_that_this_host_cannot_run_ends_with_one_sentence(
 
 def test_cuda_is_the_target_whose_gpu_is_here(matrix: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
     """One command for all NVIDIA hosts."""
-    monkeypatch.setattr(host, "gpus", lambda: ("NVIDIA H200",))
+    monkeypatch.setattr(host, "gpus", lambda: (host.Gpu("GPU-1", "NVIDIA H200"),))
     assert matrix("doctor", "cuda") == Answer(0, "this host can run cuda-h200\n", "")
 
 
@@ -207,6 +207,22 @@ def test_a_mismatch_names_what_is_asked_and_what_is_here(expect: dict[str, objec
     assert told in found
 
 
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [(None, ["NVIDIA T4", "NVIDIA A100"]), ("1", ["NVIDIA A100"]), ("GPU-a", ["NVIDIA T4"]), ("", []), ("-1", [])],
+)
+def test_only_gpus_that_this_process_may_use_count(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[str]
+) -> None:
+    """CUDA_VISIBLE_DEVICES hides the others: their column is not this run's."""
+    monkeypatch.setattr(host, "_output", lambda *_: "GPU-a, NVIDIA T4\nGPU-b, NVIDIA A100\n")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = host.gpus.__wrapped__()
+    assert [gpu.name for gpu in found] == names
+
+
 @pytest.mark.usefixtures("matrix")
 def test_a_host_that_meets_the_expectation_has_no_mismatch() -> None:
     """Nothing to say."""
@@ -216,3 +232,11 @@ def test_a_host_that_meets_the_expectation_has_no_mismatch() -> None:
 def test_the_variant_of_a_serving_cell_stands_in_the_plan(matrix: Callable[..., Answer]) -> None:
     """The identifier of a cell, as every other command prints it."""
     assert f"  + {ORT.id}\n" in matrix("plan", "cpu").out
+
+
+def test_a_place_that_cannot_be_written_is_a_sentence(matrix: Callable[..., Answer], tmp_path: Path) -> None:
+    """A file where a folder should be: no traceback."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    answer = matrix("report", "--store", tmp_path, "--out", tmp_path / "file" / "latest")
+    assert answer.code == ExitCode.USAGE
+    assert answer.err.endswith("check the path, its permissions and the disk\n")

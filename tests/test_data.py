@@ -128,3 +128,27 @@ def test_a_path_that_is_not_there_is_not_taken_for_a_hub_id(tmp_path: Path) -> N
     """A typo in a path must not become a download."""
     with pytest.raises(DataError, match="no file is at"):
         load_splits(str(tmp_path / "nowhere.json"), SMALL)
+
+
+def test_a_text_stays_in_the_split_that_claims_most(tmp_path: Path) -> None:
+    """Evaluation before validation before training; what is dropped is counted."""
+    content = {
+        "train": [["pay it", "b"], ["fly", "a"], ["go", "a"], ["pay", "b"], ["ride", "a"]],
+        "val": [["fly", "a"], ["go", "a"], ["pay it", "b"]],
+        "test": [["go", "a"], ["owe", "b"]],
+    }
+    (tmp_path / "data_full.json").write_text(json.dumps(content), encoding="utf-8")
+    splits = load_splits(str(tmp_path / "data_full.json"), SMALL)
+    assert (set(splits.train.texts), set(splits.validation.texts), set(splits.evaluation.texts)) == (
+        {"pay", "ride"},
+        {"fly", "pay it"},
+        {"go", "owe"},
+    )
+    assert splits.dropped == 4
+
+
+def test_classes_that_are_numbers_are_in_their_order(tmp_path: Path) -> None:
+    """A checkpoint's class 10 comes after its class 2."""
+    rows = [f"text {i} of {i % 12},{i % 12}\n" for i in range(240)]
+    (tmp_path / "x.csv").write_text("text,label\n" + "".join(rows), encoding="utf-8")
+    assert load_splits(str(tmp_path / "x.csv"), SMALL).names == tuple(str(i) for i in range(12))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -70,7 +71,7 @@ def world(
     def make(durations: Callable[[int], float]) -> tuple[Sampler, Benchmark, list[Event]]:
         made, told = World(durations), list[Event]()
         monkeypatch.setattr(sampling, "time", made)
-        return Sampler(made.call, lambda: ((), {}), RULES, told.append, "cell"), Benchmark(made), told
+        return Sampler(made.call, lambda: itertools.repeat(((), {})), RULES, told.append, "cell"), Benchmark(made), told
 
     return make
 
@@ -122,3 +123,21 @@ def test_progress_tells_samples_and_width(world: Any) -> None:  # noqa: ANN401
     assert looks[-1].width == pytest.approx(0.0, abs=1e-12)
     measures = [event for event in told if event.stage == "measure"]
     assert {event.total for event in measures} == {100}
+
+
+def test_every_block_is_called_with_the_same_arguments_from_their_beginning(world: Any) -> None:  # noqa: ANN401
+    """Blocks of examples of different lengths would differ by their lengths, and two runtimes by their rounds."""
+    sampler, benchmark, _ = world(lambda _: 0.010)
+    given: list[int] = []
+    plain = sampler.call
+
+    def call(number: int) -> None:
+        given.append(number)
+        plain()
+
+    def inputs() -> Iterator[Arguments]:
+        return (((number,), {}) for number in itertools.count())
+
+    sampler.call, sampler.inputs = call, inputs
+    timing = sampler.run(benchmark, lambda: benchmark.samples)
+    assert given == [*range(4), *range(4), *range(timing.adaptive_calls), *range(timing.rounds)]

@@ -11,8 +11,8 @@ from matrix.job import End, Order, Watch
 class Executor(Protocol):
     """What an executor's module offers."""
 
-    def missing(self) -> str | None:
-        """What this host lacks to run processes this way; None when it can."""
+    def missing(self, device: str) -> str | None:
+        """What this host lacks to run processes on `device` this way; None when it can."""
 
     def execute(self, order: Order, watch: Watch) -> End:
         """Run the process to its end, passing its events on; nothing of it is left running."""

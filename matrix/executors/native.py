@@ -5,31 +5,53 @@ What it cannot promise (limits, a locked image) the bundle says: its executor is
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 from matrix.job import EVENTS, End, Event, Order, Watch
 from matrix.strict import parse_json
 
 _POLL_S = 0.1
-_NEEDED = ("torch", "transformers", "onnxruntime", "optimum")
+_NEEDED: Final = {
+    "cpu": ("torch", "transformers", "onnxruntime", "optimum", "openvino", "nncf"),
+    "cuda": ("torch", "transformers", "accelerate"),
+    "mps": ("torch", "transformers", "accelerate"),
+}
+_LIBC = ctypes.CDLL(None)
 
 
-def missing() -> str | None:
-    """The frameworks that this environment lacks, as what the target needs."""
-    absent = [name for name in _NEEDED if find_spec(name) is None]
+def missing(device: str) -> str | None:
+    """What this environment lacks for work on `device`: packages, or a torch that can use it."""
+    absent = [name for name in _NEEDED[device] if find_spec(name) is None]
+    if absent:
+        return f"needs {', '.join(absent)} in this Python (install the target's extra, or use its tox environment)"
+    if device == "cpu":
+        return None
+    asks = f"import sys, torch; sys.exit(not torch.{'cuda' if device == 'cuda' else 'backends.mps'}.is_available())"
+    done = subprocess.run([sys.executable, "-c", asks], capture_output=True, check=False)  # noqa: S603 - our own line
     return (
-        f"needs {', '.join(absent)} in this Python (install the target's extra, or use its tox environment)"
-        if absent
-        else None
+        f"needs a torch that can use {device} (this one cannot: its build or the driver)" if done.returncode else None
     )
+
+
+def _die_with(parent: int) -> None:
+    """In a new process, before it begins: have the kernel kill it when `parent` dies, so that a killed run measures no more."""
+    if platform.system() == "Linux":
+        pr_set_pdeathsig = 1
+        _LIBC.prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the kernel was asked
+            os._exit(1)
 
 
 class _Follower:
@@ -54,13 +76,14 @@ class _Follower:
 def _started(order: Order) -> Iterator[subprocess.Popen[bytes]]:
     """The process in a group of its own, which does not outlive this block."""
     with (order.folder / "log.txt").open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603 - our own modules, by this interpreter
+        process = subprocess.Popen(  # noqa: S603 - our own modules, by this interpreter; one system call before it
             [sys.executable, *order.arguments],
             env={**os.environ, **order.variables},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509 - one system call, its library loaded before
         )
         try:
             yield process

@@ -39,7 +39,12 @@ class Cache:
                 path.is_file()
             ):  # safetensors 0.8.0 writes 0600 whatever the umask: another user of an image could not read
                 path.chmod(0o644)
-        beside.rename(place)
+        try:
+            beside.rename(place)
+        except OSError:  # another process made the same meanwhile
+            if not place.exists():
+                raise
+            shutil.rmtree(beside)
         return False
 
 

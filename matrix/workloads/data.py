@@ -1,7 +1,7 @@
 """The intent workload's examples: embedded, from a file, or from a hub; always three disjoint splits with a digest.
 
-Refuses what would make an accuracy meaningless: an empty split, a label that training never saw, a text that is both
-trained on and evaluated on (removed from training and counted), an unknown file format.
+Refuses what would make an accuracy meaningless: an empty split, a label that training never saw, an unknown file format. A
+text in two splits stays in the one that claims more (evaluation, then validation), and what is dropped is counted.
 """
 
 from __future__ import annotations
@@ -171,12 +171,15 @@ def _from_hub(name: str) -> tuple[Rows, Rows, Rows]:
 
 
 def _splits(source: str, train: Rows, validation: Rows, evaluation: Rows, recipe: Recipe) -> Splits:
-    held_out = {text for text, _ in (*validation, *evaluation)}
+    claimed = {text for text, _ in evaluation}
+    watched = [row for row in validation if row[0] not in claimed]
+    held_out = claimed | {text for text, _ in watched}
     kept = [row for row in train if row[0] not in held_out]
     sampled = random.Random(recipe.seed).sample(kept, min(recipe.train_examples, len(kept)))  # noqa: S311 - data
-    names = tuple(sorted({label for _, label in kept}))
+    labels = {label for _, label in kept}
+    names = tuple(sorted(labels, key=int if all(label.isdecimal() for label in labels) else None))
     index = {name: position for position, name in enumerate(names)}
-    parts = {"train": sampled, "validation": validation, "evaluation": evaluation}
+    parts = {"train": sampled, "validation": watched, "evaluation": evaluation}
     for part, rows in parts.items():
         unknown = {label for _, label in rows} - set(index)
         if not rows or unknown or len(names) < 2:  # noqa: PLR2004 - one class needs no classifier
@@ -185,4 +188,4 @@ def _splits(source: str, train: Rows, validation: Rows, evaluation: Rows, recipe
                 remedy=f"it has {len(rows)} rows; labels that training never saw: {sorted(unknown)[:5]}; classes: {len(names)}",
             )
     made = {part: _split(Utterance(text, index[label]) for text, label in rows) for part, rows in parts.items()}
-    return Splits(source, names, **made, dropped=len(train) - len(kept))
+    return Splits(source, names, **made, dropped=len(train) - len(kept) + len(validation) - len(watched))

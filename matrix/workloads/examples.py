@@ -19,7 +19,7 @@ from matrix.workloads.serve import Inputs, Predict
 
 FILE = "examples.npz"
 PROBES = 64
-OWN_LENGTHS = 256
+OWN_LENGTHS = 100
 
 Int = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float32]

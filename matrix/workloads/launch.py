@@ -5,6 +5,7 @@ Lives in the process that measures. Cells run in a shuffled order, so nothing he
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from matrix.workloads.cache import Cache
 from matrix.workloads.clock import on_device
 from matrix.workloads.examples import Examples
 from matrix.workloads.progress import Tell, teller
-from matrix.workloads.sampling import Arguments, Sampler
+from matrix.workloads.sampling import Inputs, Sampler
 
 ONCE = Sampling(
     min_rounds=1, max_rounds=1, cap_s=1.0, width=1.0, doubt_width=1.0, warmup_calls=0, warmup_cap_s=0.0, steady=1.0
@@ -112,11 +113,11 @@ class Measurement:
         return kept[0]
 
     def sampled(
-        self, call: Callable[..., Any], rules: Sampling, setup: Callable[[], Arguments] = lambda: ((), {})
+        self, call: Callable[..., Any], rules: Sampling, inputs: Inputs = lambda: itertools.repeat(((), {}))
     ) -> int:
-        """Sample `call` under `rules`, each time with the arguments that `setup` makes; the number of claimed rounds."""
+        """Sample `call` under `rules` with these arguments; the number of claimed rounds."""
         self.benchmark.group = self.cell.suite
-        sampler = Sampler(on_device(call, self.device), setup, rules, self.launch.tell, self.cell.id)
+        sampler = Sampler(on_device(call, self.device), inputs, rules, self.launch.tell, self.cell.id)
         mark = LoadMark.now()
         timing = sampler.run(self.benchmark, lambda: list(self.benchmark.stats.stats.data))
         self._sampled = (timing, mark.until_now())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -65,11 +66,11 @@ def build_student(recipe: Recipe, names: Sequence[str]) -> PreTrainedModel:
     )
 
 
-def load_model(name: str, names: Sequence[str]) -> PreTrainedModel:
-    """The classifier at a local path or hub id, in fp32.
+def load_model(name: str, names: Sequence[str], family: Literal["distilbert", "bert"]) -> PreTrainedModel:
+    """The classifier of this family at a local path or hub id, in fp32.
 
     Raises:
-        DataError: it cannot be had, or its classes are not `names`.
+        DataError: it cannot be had, is of another family, or its classes are not `names`.
     """
     try:
         model = AutoModelForSequenceClassification.from_pretrained(name, torch_dtype=torch.float32)
@@ -77,6 +78,11 @@ def load_model(name: str, names: Sequence[str]) -> PreTrainedModel:
         raise DataError(
             f"no classifier is at {name!r}", remedy=f"give a checkpoint's folder or a hub id ({error})"
         ) from error
+    if model.config.model_type != family:
+        raise DataError(
+            f"{name!r} is a {model.config.model_type} model",
+            remedy=f"give a {family} one: a teacher is DistilBERT here, a student BERT",
+        )
     if model.config.num_labels != len(names):
         raise DataError(
             f"{name!r} has {model.config.num_labels} classes and the data {len(names)}",
@@ -89,6 +95,19 @@ def load_model(name: str, names: Sequence[str]) -> PreTrainedModel:
             remedy="give a checkpoint whose id2label is the data's sorted labels",
         )
     return model
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a model that lacks rows for some of the tokenizer's ids.
+
+    Raises:
+        DataError: on a GPU it would end as a device assertion in some later cell.
+    """
+    if len(tokenizer) > model.config.vocab_size:
+        raise DataError(
+            f"the tokenizer has {len(tokenizer)} tokens and the {model.config.model_type} model {model.config.vocab_size} rows",
+            remedy="give a teacher and a student of the same vocabulary",
+        )
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:

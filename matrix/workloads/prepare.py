@@ -18,13 +18,12 @@ from transformers import PreTrainedModel
 
 from matrix.canonical import digest, file_digest, tree_digest
 from matrix.errors import MatrixError
-from matrix.host import die_with_parent
 from matrix.job import Artifact, DataIdentity, Event, Job, ModelIdentity, Prepared, SplitIdentity
 from matrix.strict import parse_json
 from matrix.workloads import examples, export
 from matrix.workloads.cache import Cache, versions
 from matrix.workloads.data import Splits, load_splits
-from matrix.workloads.models import build_teacher, load_model, load_tokenizer
+from matrix.workloads.models import build_teacher, check_vocabulary, load_model, load_tokenizer
 from matrix.workloads.progress import Tell, teller
 from matrix.workloads.serve import INPUTS, SERVINGS, torch_eager
 from matrix.workloads.student import StudentMaker, given_digest, story_of
@@ -78,7 +77,10 @@ class Preparation:
         keys = {"student": maker.key()}
         self.student = self.cache.folder("students", keys["student"])
         reused = self.cache.keep(self.student, maker.make)
-        self.model, self.tokenizer = load_model(str(self.student), self.splits.names), load_tokenizer(self.student)
+        self.model, self.tokenizer = (
+            load_model(str(self.student), self.splits.names, "bert"),
+            load_tokenizer(self.student),
+        )
         keys |= {"exports": self._exports_key(), "examples": self._examples_key()}
         artifacts = {name: self._artifact(keys["exports"], name) for name in formats_of(self.job)}
         self.cache.keep(self.cache.folder("examples", keys["examples"]), self._make_examples)
@@ -164,7 +166,9 @@ class Preparation:
 
     def _teacher_identity(self) -> ModelIdentity:
         given = self.job.spec.teacher
-        model = load_model(given, self.splits.names) if given else build_teacher(self.recipe, self.splits.names)
+        names = self.splits.names
+        model = load_model(given, names, "distilbert") if given else build_teacher(self.recipe, names)
+        check_vocabulary(model, self.tokenizer)
         return ModelIdentity(
             origin="given" if given else "configuration",
             parameters=_parameters(model),
@@ -201,7 +205,6 @@ def _parameters(model: PreTrainedModel) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Read the job file named first, write `prepared.json` into its `out` folder; a refusal goes to standard error."""
-    die_with_parent()
     try:
         job = parse_json(Job, Path(arguments[0]).read_bytes(), arguments[0])
         prepared = Preparation(job, teller(Path(job.folders.out))).run()

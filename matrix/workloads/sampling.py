@@ -8,7 +8,7 @@ thrown away: only the confirming block, whose length was fixed before it began, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any, Protocol
 
@@ -32,24 +32,33 @@ class Pedantic(Protocol):
         """Time `rounds` calls of `target`, each after an untimed `setup`."""
 
 
+Inputs = Callable[[], Iterator[Arguments]]
+"""Begins the calls' arguments anew, each made outside the clock: what is compared was called with the same ones."""
+
+
 class Sampler:
-    """Samples `call` under `rules`. `setup` makes each call's arguments outside the clock; `tell` shows progress."""
+    """Samples `call` under `rules`, each block with the same `inputs` from their beginning; `tell` shows progress."""
 
     def __init__(
         self,
         call: Callable[..., Any],
-        setup: Callable[[], Arguments],
+        inputs: Inputs,
         rules: Sampling,
         tell: Callable[[Event], None],
         name: str,
     ) -> None:
-        self.call, self.setup, self.rules, self.tell, self.name = call, setup, rules, tell, name
+        self.call, self.inputs, self.rules, self.tell, self.name = call, inputs, rules, tell, name
 
-    def _once(self) -> float:
-        args, kwargs = self.setup()
+    def _once(self, inputs: Iterator[Arguments]) -> float:
+        args, kwargs = next(inputs)
         start = time.perf_counter()
         self.call(*args, **kwargs)
         return time.perf_counter() - start
+
+    def _block(self, size: int) -> float:
+        """Median of a block's times."""
+        inputs = self.inputs()
+        return median(self._once(inputs) for _ in range(size))
 
     def warm_up(self) -> tuple[int, bool]:
         """Call in blocks until two neighbouring blocks' medians agree within `steady`; the calls made and whether they did."""
@@ -57,9 +66,9 @@ class Sampler:
         if size == 0:
             return 0, True
         deadline = time.monotonic() + self.rules.warmup_cap_s
-        before, calls = median(self._once() for _ in range(size)), size
+        before, calls = self._block(size), size
         while time.monotonic() < deadline:
-            after = median(self._once() for _ in range(size))
+            after = self._block(size)
             calls += size
             if abs(after / before - 1) <= self.rules.steady:
                 return calls, True
@@ -69,9 +78,9 @@ class Sampler:
     def look(self) -> tuple[list[float], bool]:
         """Sample until the median's interval is as narrow as asked; the samples and whether the cap came first."""
         found: list[float] = []
-        deadline = time.monotonic() + self.rules.cap_s
+        deadline, inputs = time.monotonic() + self.rules.cap_s, self.inputs()
         while True:
-            found += [self._once() for _ in range(_BATCH)]
+            found += [self._once(inputs) for _ in range(_BATCH)]
             width = median_half_width(found)
             self.tell(Event(stage="look", detail=self.name, samples=len(found), width=width))
             if width is not None and width <= self.rules.width:
@@ -86,7 +95,7 @@ class Sampler:
 
     def confirm(self, benchmark: Pedantic, rounds: int) -> None:
         """The claim: `rounds` timed calls. Progress is told from `setup`, outside the clock."""
-        state = {"done": 0, "next": 0.0}
+        state, inputs = {"done": 0, "next": 0.0}, self.inputs()
 
         def setup() -> Arguments:
             now = time.monotonic()
@@ -94,7 +103,7 @@ class Sampler:
                 state["next"] = now + _TELL_EVERY_S
                 self.tell(Event(stage="measure", detail=self.name, samples=int(state["done"]), total=rounds))
             state["done"] += 1
-            return self.setup()
+            return next(inputs)
 
         benchmark.pedantic(self.call, setup=setup, rounds=rounds, iterations=1)
 

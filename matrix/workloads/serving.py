@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from typing import Self
 
 import numpy as np
 
@@ -63,34 +65,44 @@ def agree(predict: Predict, probes: Sequence[Inputs], reference: Float, *, exact
     same_answers(np.vstack([predict(probe) for probe in first]), reference[: len(first)], exact=exact)
 
 
-@dataclass(frozen=True)
 class ColdStart:
-    """A new process' first answer, and what it cost (seconds, bytes; by metric name)."""
+    """A process that starts from nothing, answers one probe, and is ended when the block ends, outside the clock."""
 
-    logits: Float
-    facts: dict[str, float | None]
+    def __init__(self, variant: str, launch: Launch, probe: Inputs) -> None:
+        serving = serve.SERVINGS[variant]
+        orders = {
+            "variant": variant,
+            "model": str(launch.artifact(serving.format)),
+            "device": launch.job.device,
+            "threads": launch.job.profile.inference_threads,
+            "inputs": {name: array.tolist() for name, array in probe.items()},
+        }
+        self.variant, self._answer = variant, ""
+        self._command = [sys.executable, "-m", "matrix.workloads.serve.cold", json.dumps(orders)]
 
+    def __enter__(self) -> Self:
+        self._ended = ExitStack()
+        self._errors = self._ended.enter_context(tempfile.TemporaryFile("w+"))  # a pipe that nobody reads would fill up
+        return self
 
-def cold_start(variant: str, launch: Launch, probe: Inputs) -> ColdStart:
-    """Start a process, wait for its first answer, and no longer: its end is not waited for inside the clock.
+    def __exit__(self, *_: object) -> None:
+        self._ended.close()
 
-    Raises:
-        EvidenceError: it ended without an answer; with the end of its error output.
-    """
-    serving = serve.SERVINGS[variant]
-    orders = {
-        "variant": variant,
-        "model": str(launch.artifact(serving.format)),
-        "device": launch.job.device,
-        "threads": launch.job.profile.inference_threads,
-        "inputs": {name: array.tolist() for name, array in probe.items()},
-    }
-    command = [sys.executable, "-m", "matrix.workloads.serve.cold", json.dumps(orders)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
-        answer = process.stdout.readline() if process.stdout else ""
-        process.kill()
-        errors = process.stderr.read() if process.stderr else ""
-    if not answer:
-        raise EvidenceError(f"a new {variant} process gave no answer", remedy=errors[-1_000:])
-    told = json.loads(answer)
-    return ColdStart(np.array(told["logits"], dtype=np.float32), told["facts"])
+    def first_answer(self) -> None:
+        """Start the process and wait for its line."""
+        process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=self._errors, text=True)  # noqa: S603 - our own module
+        self._ended.enter_context(process)
+        self._ended.callback(process.kill)
+        self._answer = process.stdout.readline() if process.stdout else ""
+
+    def told(self) -> tuple[Float, dict[str, float | None]]:
+        """The logits, and what they cost by the process' own account (seconds, bytes; by metric name).
+
+        Raises:
+            EvidenceError: it ended without an answer; with the end of its error output.
+        """
+        if not self._answer:
+            self._errors.seek(0)
+            raise EvidenceError(f"a new {self.variant} process gave no answer", remedy=self._errors.read()[-1_000:])
+        told = json.loads(self._answer)
+        return np.array(told["logits"], dtype=np.float32), told["facts"]

@@ -7,12 +7,19 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from matrix.canonical import digest, file_digest, tree_digest
+from matrix.canonical import digest, tree_digest
 from matrix.job import Event, Job, Training
 from matrix.strict import parse_json
 from matrix.workloads.cache import Cache
 from matrix.workloads.data import Split, Splits
-from matrix.workloads.models import build_student, build_teacher, load_model, load_tokenizer, train_tokenizer
+from matrix.workloads.models import (
+    build_student,
+    build_teacher,
+    check_vocabulary,
+    load_model,
+    load_tokenizer,
+    train_tokenizer,
+)
 from matrix.workloads.progress import Tell
 from matrix.workloads.train import Encoded, Fit, accuracy, encode, fit, logits_of
 
@@ -29,9 +36,9 @@ _NOT_STUDENT = {"calibration_examples", "evaluation_examples"}
 
 
 def given_digest(name: str) -> str | None:
-    """Digest of a given checkpoint's weights; None for a hub id, which only its name identifies."""
-    weights = Path(name) / "model.safetensors"
-    return file_digest(weights) if weights.exists() else None
+    """Digest of every file of a given checkpoint's folder; None for a hub id, which only its name identifies."""
+    folder = Path(name)
+    return tree_digest((path for path in folder.rglob("*") if path.is_file()), folder) if folder.is_dir() else None
 
 
 def story_of(student: Path) -> Training | None:
@@ -62,7 +69,7 @@ class StudentMaker:
     def make(self, out: Path) -> None:
         """Fill the folder `out` with checkpoint, tokenizer and story."""
         if self.job.spec.student is not None:
-            load_model(self.job.spec.student, self.splits.names).save_pretrained(out)
+            load_model(self.job.spec.student, self.splits.names, "bert").save_pretrained(out)
             load_tokenizer(self.job.spec.student).save_pretrained(out)
             return
         started = time.monotonic()
@@ -74,6 +81,7 @@ class StudentMaker:
         taught = accuracy(logits_of(teacher, watched, self._report, "judge the teacher"), watched.labels)
         recipe = self.recipe
         student = build_student(recipe, self.splits.names).to(self.job.device)
+        check_vocabulary(student, tokenizer)
         how = Fit(
             "distil the student",
             recipe.student_epochs,
@@ -95,7 +103,7 @@ class StudentMaker:
             place = self.cache.folder("teachers", self._key(without=_NOT_TEACHER | {"validation_examples"}))
             self.cache.keep(place, self._make_teacher)
             given = str(place)
-        return load_model(given, self.splits.names), load_tokenizer(given)
+        return load_model(given, self.splits.names, "distilbert"), load_tokenizer(given)
 
     def _make_teacher(self, out: Path) -> None:
         recipe, tokenizer = self.recipe, train_tokenizer(self.splits.train.texts)

@@ -46,7 +46,7 @@ def _models(launch: Launch) -> tuple[PreTrainedModel, PreTrainedModel]:
     Weights decide no time, and random ones make the cell's identity independent of who trained what where.
     """
     recipe, names, given = launch.job.profile.recipe, launch.prepared.data.classes, launch.job.spec.teacher
-    teacher = load_model(given, names) if given else build_teacher(recipe, names)
+    teacher = load_model(given, names, "distilbert") if given else build_teacher(recipe, names)
     if launch.job.spec.student:
         checkpoint = launch.cache.folder("students", launch.prepared.student)
         student = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(checkpoint))
@@ -62,8 +62,6 @@ class TrainingRun:
         profile = launch.job.profile
         self.cell, self.launch = cell, launch
         self.batch, self.length = int(cell.batch or 1), int(cell.length or 1)
-        trim_memory()
-        self._can_reset = reset_peak_memory()
         teacher, student = _models(launch)
         self.work = Work(
             teacher=teacher,
@@ -80,13 +78,21 @@ class TrainingRun:
         self.phases.watch(teacher, student, self.stack.optimizer)
         self.step = self.phases.wrap(self.stack.step)
         self._before = student.classifier.weight.detach().clone()
-        if launch.job.device == "cuda":
+        self._can_reset = False
+
+    def watch_memory(self) -> None:
+        """Forget the high-water mark so far: building the models and `agree` are not what a step needs."""
+        trim_memory()
+        self._can_reset = reset_peak_memory()
+        if self.launch.job.device == "cuda":
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
-    def between(self) -> Arguments:
+    def between(self) -> Iterator[Arguments]:
         """Outside the clock, before each step: read the last step's phases."""
-        self.phases.collect()
-        return (), {}
+        while True:
+            self.phases.collect()
+            yield (), {}
 
     def moved(self) -> bool:
         """Whether training changed the student, to finite values."""
@@ -113,10 +119,8 @@ class TrainingRun:
         device = self.launch.job.device
         if device == "cuda":
             peak: int | None = torch.cuda.max_memory_allocated()
-        elif device == "mps":
-            peak = torch.mps.driver_allocated_memory()
-        else:
-            peak = peak_memory() if self._can_reset else None
+        else:  # torch 2.13 tells no peak of MPS, and its driver's memory holds earlier cells' blocks
+            peak = peak_memory() if device == "cpu" and self._can_reset else None
         return {
             **self.phases.shares(rounds),
             "step_flop": self.step_flop(),
@@ -141,16 +145,16 @@ def prepared(cell: Cell, launch: Launch) -> Iterator[TrainingRun]:
 def reference_loss(
     student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, *, temperature: float, alpha: float
 ) -> torch.Tensor:
-    """The KD loss written out from its definition, in fp64, sharing no code with the stacks.
+    """The KD loss written out from its definition, in fp64 on the CPU (MPS has no fp64), sharing no code with the stacks.
 
     `(1 - a) * mean(-log p_y) + a * T^2 * mean(sum q (log q - log p_T))` with `p = softmax(student)`,
     `p_T = softmax(student / T)`, `q = softmax(teacher / T)`.
     """
-    hot, cold = student.double(), teacher.double() / temperature
+    hot, cold = student.cpu().double(), teacher.cpu().double() / temperature
     log_p = hot - hot.logsumexp(-1, keepdim=True)
     log_pt = hot / temperature - (hot / temperature).logsumexp(-1, keepdim=True)
     log_q = cold - cold.logsumexp(-1, keepdim=True)
-    hard = -log_p.gather(1, labels[:, None]).mean()
+    hard = -log_p.gather(1, labels.cpu()[:, None]).mean()
     soft = (log_q.exp() * (log_q - log_pt)).sum(-1).mean()
     return (1 - alpha) * hard + alpha * temperature**2 * soft
 
@@ -158,7 +162,7 @@ def reference_loss(
 def _gradient(loss: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
     model.zero_grad()
     loss.backward()
-    found = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
+    found = torch.cat([p.grad.flatten().cpu().double() for p in model.parameters() if p.grad is not None])
     model.zero_grad()
     return found
 
@@ -182,7 +186,7 @@ def agree(run: TrainingRun) -> None:
     work.student.train()
     tolerance = _TOLERANCE if work.dtype == "float32" else 1e-2
     apart = {
-        "loss": float(abs(loss.detach().double() - expected.detach()) / abs(expected.detach())),
+        "loss": float(abs(loss.detach().cpu().double() - expected.detach()) / abs(expected.detach())),
         "gradient": float((theirs - ours).norm() / ours.norm()),
     }
     wrong = {name: value for name, value in apart.items() if not value <= tolerance}

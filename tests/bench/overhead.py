@@ -12,7 +12,7 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,11 +40,11 @@ RULES = Sampling(
 FOUND: dict[tuple[str, str], list[float]] = {}
 
 
-def plain(call: Callable[..., Any], setup: Callable[[], Arguments]) -> list[float]:
+def plain(call: Callable[..., Any], inputs: Iterator[Arguments]) -> list[float]:
     """The loop that anyone would write by hand."""
     times = []
     for _ in range(ROUNDS):
-        arguments, _ = setup()
+        arguments, _ = next(inputs)
         start = time.perf_counter()
         call(*arguments)
         times.append(time.perf_counter() - start)
@@ -69,20 +69,20 @@ def calls() -> dict[str, Callable[..., Any]]:
 def test_block(name: str, block: int, calls: dict[str, Callable[..., Any]], benchmark: Any) -> None:  # noqa: ANN401 - pytest-benchmark's fixture
     """One block of each, the first of them in turns."""
     rng = np.random.default_rng(0)
-    probes = itertools.cycle([inputs_of(rng.integers(0, 30_000, (1, LENGTH))) for _ in range(64)])
+    probes = [inputs_of(rng.integers(0, 30_000, (1, LENGTH))) for _ in range(64)]
     call = calls[name]
 
-    def setup() -> Arguments:
-        return (next(probes),), {}
+    def inputs() -> Iterator[Arguments]:
+        return itertools.cycle(((probe,), {}) for probe in probes)
 
     def harness() -> list[float]:
-        Sampler(on_device(call, "cpu"), setup, RULES, lambda _: None, name).confirm(benchmark, ROUNDS)
+        Sampler(on_device(call, "cpu"), inputs, RULES, lambda _: None, name).confirm(benchmark, ROUNDS)
         return list(benchmark.stats.stats.data)
 
     with pinned(1):
-        plain(call, setup)
+        plain(call, inputs())
         ways: list[tuple[str, Callable[[], list[float]]]] = [
-            ("plain", lambda: plain(call, setup)),
+            ("plain", lambda: plain(call, inputs())),
             ("harness", harness),
         ]
         for way, times in ways[:: 1 if block % 2 else -1]:

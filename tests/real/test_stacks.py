@@ -20,7 +20,14 @@ from matrix.errors import DataError, EvidenceError
 from matrix.workloads import distill, training
 from matrix.workloads.distill import Run, Work
 from matrix.workloads.distill.hf_trainer import DistillationTrainer
-from matrix.workloads.models import build_student, build_teacher, load_model, train_tokenizer, vocabulary
+from matrix.workloads.models import (
+    build_student,
+    build_teacher,
+    check_vocabulary,
+    load_model,
+    train_tokenizer,
+    vocabulary,
+)
 from matrix.workloads.train import batches, distillation_loss
 from tests.real.tiny import PROFILE
 
@@ -237,12 +244,23 @@ def test_a_checkpoint_with_other_classes_is_refused(tmp_path: Path) -> None:
     """Three classes for ten, and the same ten in another order."""
     build_student(RECIPE, ("a", "b", "c")).save_pretrained(tmp_path / "three")
     with pytest.raises(DataError, match="has 3 classes and the data 10"):
-        load_model(str(tmp_path / "three"), NAMES)
+        load_model(str(tmp_path / "three"), NAMES, "bert")
     build_student(RECIPE, NAMES[::-1]).save_pretrained(tmp_path / "turned")
     with pytest.raises(DataError, match="orders its classes"):
-        load_model(str(tmp_path / "turned"), NAMES)
+        load_model(str(tmp_path / "turned"), NAMES, "bert")
     with pytest.raises(DataError, match="no classifier is at"):
-        load_model(str(tmp_path / "nowhere"), NAMES)
+        load_model(str(tmp_path / "nowhere"), NAMES, "bert")
+
+
+def test_a_checkpoint_of_another_family_or_vocabulary_is_refused(tmp_path: Path) -> None:
+    """A BERT as teacher; and a tokenizer with ids that the model has no rows for, which a GPU would only assert on later."""
+    build_student(RECIPE, NAMES).save_pretrained(tmp_path / "bert")
+    with pytest.raises(DataError, match="is a bert model; give a distilbert one"):
+        load_model(str(tmp_path / "bert"), NAMES, "distilbert")
+    tokenizer = train_tokenizer([f"word{number} word{number}" for number in range(50)])
+    small = build_student(RECIPE.model_copy(update={"vocabulary": 40}), NAMES)
+    with pytest.raises(DataError, match="tokens and the bert model 40 rows"):
+        check_vocabulary(small, tokenizer)
 
 
 def test_length_batches_hold_every_example_once() -> None:

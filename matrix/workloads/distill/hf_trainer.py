@@ -41,9 +41,11 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]  # transformers is not
     ) -> Any:  # noqa: ANN401
         """The KD loss; only the inputs that DistilBERT takes reach the teacher (it has no token types)."""
         fed = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        with torch.no_grad():
-            taught = self.teacher(**fed).logits
-        outputs = model(**fed)
+        # transformers 4.57 puts only the prepared student under autocast: the teacher, most of the work, would stay in fp32
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
+            with torch.no_grad():
+                taught = self.teacher(**fed).logits
+            outputs = model(**fed)
         loss = distillation_loss(
             outputs.logits.float(), taught.float(), inputs["labels"], temperature=self.temperature, alpha=self.alpha
         )

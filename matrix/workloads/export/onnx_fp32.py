@@ -12,7 +12,7 @@ NEEDS: tuple[str, ...] = ("torch_fp32",)
 
 
 def export(made: Mapping[str, Path], out: Path, calibration: Sequence[Mapping[str, list[int]]]) -> None:  # noqa: ARG001
-    """Export with dynamic batch and length; optimum checks the graph against the checkpoint."""
+    """Export with dynamic batch and length. optimum-onnx validates nothing here (modeling.py): `export_accuracy` does."""
     model = ORTModelForSequenceClassification.from_pretrained(
         made["torch_fp32"], export=True, provider="CPUExecutionProvider"
     )
