@@ -17,7 +17,19 @@ def _finite(value: float | None) -> float | None:
 def _number(judged: Judged) -> dict[str, Any]:
     finding = judged.finding
     ends = ("value", "low", "high", "bound_low", "bound_high")
-    same = ("target", "metric", "kind", "unit", "confidence", "launches", "samples", "workload_id", "bundle")
+    same = (
+        "target",
+        "metric",
+        "kind",
+        "unit",
+        "confidence",
+        "launches",
+        "samples",
+        "workload_id",
+        "bundle",
+        "profile",
+        "subject",
+    )
     return {
         "cell": finding.cell.id,
         **{name: getattr(finding, name) for name in same},
