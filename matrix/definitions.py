@@ -45,10 +45,10 @@ def suites() -> Path:
 
 
 def suite_digest() -> str:
-    """Digest of all source that decides what a measured number means: suites, workloads, plug-in."""
+    """Digest of all source that decides what a measured number means: suites, workloads, plug-in, what it counts with."""
     trees = [*suites().glob("*.py"), suites() / "pytest.ini"]
     workloads = [path for path in (PACKAGE / "workloads").rglob("*") if path.suffix in {".py", ".toml"}]
-    deciding = (*workloads, PACKAGE / "plugin.py", PACKAGE / "ranks.py", PACKAGE / "flops.py")
+    deciding = (*workloads, *(PACKAGE / name for name in ("plugin.py", "load.py", "ranks.py", "flops.py")))
     return digest([tree_digest(deciding, PACKAGE), tree_digest(trees, suites())])
 
 

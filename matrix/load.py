@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import platform
@@ -52,15 +53,14 @@ class LoadMark:
     @classmethod
     def now(cls) -> LoadMark:
         """The counters now."""
-        own, machine = psutil.Process().cpu_times(), psutil.cpu_times()
+        machine = psutil.cpu_times()
         steal = float(getattr(machine, "steal", 0.0))
         idle = machine.idle + float(getattr(machine, "iowait", 0.0))
         guests = float(getattr(machine, "guest", 0.0)) + float(
             getattr(machine, "guest_nice", 0.0)
         )  # Linux counts them twice
         total = sum(machine) - guests
-        mine = own.user + own.system + own.children_user + own.children_system
-        return cls(time.monotonic(), mine, total - idle - steal, steal, total, _throttled_s())
+        return cls(time.monotonic(), _own_s(), total - idle - steal, steal, total, _throttled_s())
 
     def until_now(self) -> Load:
         """What happened since this mark."""
@@ -76,6 +76,16 @@ class LoadMark:
             steal_share=max(0.0, (now.steal - self.steal) / total) if told else None,
             throttled_s=throttled,
         )
+
+
+def _own_s() -> float:
+    """CPU time of this process and of its children; the system adds a child's to ours only when it has ended."""
+    own = psutil.Process()
+    spent = sum(own.cpu_times()[:4])
+    for child in own.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            spent += sum(child.cpu_times()[:4])
+    return float(spent)
 
 
 def _throttled_s() -> float | None:
