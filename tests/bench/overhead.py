@@ -105,5 +105,17 @@ def test_what_was_found() -> None:
 
 if __name__ == "__main__":
     sys.exit(
-        pytest.main([__file__, "-q", "-s", "--benchmark-disable-gc", "--benchmark-quiet", "-p", "no:cacheprovider"])
+        pytest.main(
+            [
+                __file__,
+                "-q",
+                "-s",
+                "--benchmark-disable-gc",
+                "--benchmark-quiet",
+                "-W",
+                "ignore",
+                "-p",
+                "no:cacheprovider",
+            ]
+        )
     )
