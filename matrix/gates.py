@@ -181,10 +181,13 @@ def _result(gate: Gate, target: str, cell: Cell, judged: Sequence[Judged]) -> Ga
     return result.model_copy(update={"answer": answer, "bound": finite, "badge": one.state.badge})
 
 
+def _newest(judged: Sequence[Judged]) -> Judged | None:
+    return max(judged, key=lambda one: (one.finding.created, one.finding.bundle), default=None)
+
+
 def _subject(judged: Sequence[Judged]) -> str | None:
     """What the newest evidence is about: a verdict never mixes two students. What is no evidence counts if there is no other."""
-    valid = [one for one in judged if one.state.validity != "invalid"] or judged
-    newest = max(valid, key=lambda one: (one.finding.created, one.finding.bundle), default=None)
+    newest = _newest([one for one in judged if one.state.validity != "invalid"] or judged)
     return newest.finding.subject if newest else None
 
 
@@ -195,11 +198,6 @@ def _profiles(policy: Policy, targets: Targets, known: Profiles, judged: Sequenc
         name: sorted({one.finding.profile for one in judged if one.finding.target == name}) for name in targets.target
     }
     return {name: [known.of(profile) for profile in held or [first]] for name, held in found.items()}
-
-
-def _stale(judged: Judged) -> str:
-    """Why it is stale."""
-    return str(next(reason for reason in judged.state.reasons if reason.rule in STALE))
 
 
 def _results(
@@ -214,8 +212,9 @@ def _results(
         valid = [one for one in fresh if one.state.validity != "invalid"]  # what is no evidence is no attempt either
         if counting := valid or fresh:
             yield _result(gate, target, cell, counting)
-        elif found:
-            yield _missing(gate, target, cell, f"only stale evidence: {_stale(found[-1])}")
+        elif stale := _newest(found):
+            why = next(reason for reason in stale.state.reasons if reason.rule in STALE)
+            yield _missing(gate, target, cell, f"only stale evidence: {why}")
         else:
             yield _missing(
                 gate, target, cell, excluded or "no bundle of this student holds this cell: measure the target"

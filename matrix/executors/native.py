@@ -5,9 +5,7 @@ What it cannot promise (limits, a locked image) the bundle says: its executor is
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from matrix.job import EVENTS, End, Event, Order, Watch
+from matrix.orphans import die_with
 from matrix.strict import parse_json
 
 _POLL_S = 0.1
@@ -28,7 +27,6 @@ _NEEDED: Final = {
     "cuda": ("torch", "transformers", "accelerate"),
     "mps": ("torch", "transformers", "accelerate"),
 }
-_LIBC = ctypes.CDLL(None)
 
 
 def missing(device: str) -> str | None:
@@ -43,15 +41,6 @@ def missing(device: str) -> str | None:
     return (
         f"needs a torch that can use {device} (this one cannot: its build or the driver)" if done.returncode else None
     )
-
-
-def _die_with(parent: int) -> None:
-    """In a new process, before it begins: have the kernel kill it when `parent` dies, so that a killed run measures no more."""
-    if platform.system() == "Linux":
-        pr_set_pdeathsig = 1
-        _LIBC.prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the kernel was asked
-            os._exit(1)
 
 
 class _Follower:
@@ -83,7 +72,7 @@ def _started(order: Order) -> Iterator[subprocess.Popen[bytes]]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509 - one system call, its library loaded before
+            preexec_fn=partial(die_with, os.getpid()),  # noqa: PLW1509 - one system call, its library loaded before
         )
         try:
             yield process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,7 @@ class ColdStart:
     def __init__(self, variant: str, launch: Launch, probe: Inputs) -> None:
         serving = serve.SERVINGS[variant]
         orders = {
+            "parent": os.getpid(),
             "variant": variant,
             "model": str(launch.artifact(serving.format)),
             "device": launch.job.device,

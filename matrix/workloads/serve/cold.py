@@ -1,6 +1,7 @@
 """A process that serves one answer: imports the runtime, loads the model, calls it once, and says where the time went.
 
-Imports nothing of the matrix but the runtimes, so that a cold start holds what a deployment would pay, and not the harness.
+Imports nothing of the matrix but the runtimes and one system call: a cold start holds what a deployment would pay, and not
+the harness.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from matrix.orphans import die_with
 from matrix.workloads import serve
 
 
@@ -41,6 +43,7 @@ def _peak() -> int | None:
 def main(orders_text: str) -> None:
     """Answer once and print the logits with this process' own account: seconds and bytes, by metric name."""
     orders = json.loads(orders_text)
+    die_with(orders["parent"])
     inputs = {name: np.array(rows, dtype=np.int64) for name, rows in orders["inputs"].items()}
     moments = [time.perf_counter()]
     module = serve.runtime(orders["variant"])

@@ -17,6 +17,10 @@ def load(model: Path, *, device: str, threads: int) -> Predict:
 
     The precision hint is fp32: on a CPU with bf16 OpenVINO computes in bf16 unless told otherwise, and an "fp32" row would lie.
 
+    Shapes are dynamic, as exported. OpenVINO 2026.4 prepares its primitives anew whenever the length differs from the call
+    before: INT8 at 13 tokens takes 0.44 ms a call, and 0.95 ms at 8 to 20 tokens in turn (ONNX Runtime 0.45 and 0.48). The
+    cells at the data's own lengths hold that cost, as a service would.
+
     Raises:
         DataError: the device is not the CPU.
     """
