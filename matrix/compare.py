@@ -125,9 +125,8 @@ def export_delta(ours: tuple[Outputs, Outputs], theirs: tuple[Outputs, Outputs],
     mine, other = _effect(*ours), _effect(*theirs)
     apart = (ours[0].right.astype(int) - ours[1].right) - (theirs[0].right.astype(int) - theirs[1].right)
     difference = stats.tango_interval(int((apart > 0).sum()), int((apart < 0).sum()), n, 0.90)
-    torn = bool(
-        (np.abs(apart) > 1).any()
-    )  # right here and wrong there, and the reference the other way round: no such pair
+    # right here and wrong there, and the reference the other way round: such a pair has no place in Tango's table
+    torn = bool((np.abs(apart) > 1).any())
     reasons = (
         Reason(
             rule="export delta",

@@ -29,14 +29,15 @@ _RERUN_TOLERANCE = 1e-4
 """A logit may move by rounding where a runtime sums in another order the second time; the fp32 parity bound."""
 _QUANTILES = {"p50_s": 0.5, "p95_s": 0.95, "p99_s": 0.99}
 Floats = npt.NDArray[np.float64]
+Reasons = tuple[tuple[Reason, ...], tuple[Reason, ...]]
+"""Doubts and faults."""
 
 
 def _over_launches(metric: str, values: Sequence[float], samples: int) -> Number:
     """A number that each launch says once; its bounds are the extreme launches."""
     interval = stats.geometric_interval(values) or stats.mean_interval(values)
-    if len(set(values)) == 1 and (
-        len(values) > 1 or METRICS[metric].kind == "static"
-    ):  # the same bytes, the same count
+    # the same bytes, the same count: exact, unless it is one launch's time
+    if len(set(values)) == 1 and (len(values) > 1 or METRICS[metric].kind == "static"):
         interval = stats.Interval(values[0], values[0], values[0])
     value = interval.value if interval else values[0] if len(values) == 1 else math.nan
     confidence = stats.median_launch_confidence(len(values))
@@ -169,7 +170,7 @@ def _unstable(evidence: Evidence, launches: Sequence[Measured]) -> list[Reason]:
     ]
 
 
-def _doubts(evidence: Evidence, cell: Cell, kind: Kind) -> tuple[tuple[Reason, ...], tuple[Reason, ...]]:
+def _doubts(evidence: Evidence, cell: Cell, kind: Kind) -> Reasons:
     """Doubts and faults about numbers of this kind that rest on this cell."""
     launches = evidence.launches_of(cell.id)
     clocks = {record.index: record.clock for record in evidence.bundle.launches}
@@ -183,7 +184,7 @@ def _about(cell: Cell, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     return tuple(reason.model_copy(update={"number": f"{cell.variant}: {reason.number}"}) for reason in reasons)
 
 
-def _reasons(evidence: Evidence, cell: Cell, kind: Kind) -> tuple[tuple[Reason, ...], tuple[Reason, ...]]:
+def _reasons(evidence: Evidence, cell: Cell, kind: Kind) -> Reasons:
     """Doubts and faults about a number: of its own cell, and of the reference's for one that compares with it."""
     doubts, faults = _doubts(evidence, cell, kind)
     reference = reference_of(cell, evidence.bundle.planned) if kind in {"ratio", "export_delta"} else None
@@ -198,8 +199,9 @@ def findings_of(evidence: Evidence) -> list[Finding]:
     found: list[Finding] = []
     for cell in evidence.bundle.planned:
         launches = list(evidence.launches_of(cell.id).values())
-        numbers = _numbers(evidence, cell, launches) if launches else _none(cell)
-        found += [_finding(evidence, cell, number, launches) for number in numbers]
+        numbers = list(_numbers(evidence, cell, launches) if launches else _none(cell))
+        reasons = {kind: _reasons(evidence, cell, kind) for kind in {METRICS[number.metric].kind for number in numbers}}
+        found += [_finding(evidence, cell, one, launches, reasons[METRICS[one.metric].kind]) for one in numbers]
     return found
 
 
@@ -210,9 +212,8 @@ def _none(cell: Cell) -> Iterator[Number]:
             yield Number(metric.name, None, None, None, None, None, 0.0, 0, {})
 
 
-def _finding(evidence: Evidence, cell: Cell, number: Number, launches: Sequence[Measured]) -> Finding:
-    metric = METRICS[number.metric]
-    doubts, faults = _reasons(evidence, cell, metric.kind)
+def _finding(evidence: Evidence, cell: Cell, number: Number, launches: Sequence[Measured], reasons: Reasons) -> Finding:
+    metric, (doubts, faults) = METRICS[number.metric], reasons
     ids = {one.evidence.workload_id for one in launches}
     if len(ids) > 1:
         mixed = Reason(rule="workload_id", number=f"{len(ids)} identities", threshold="one", remedy="run it again")

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ _NEEDED: Final = {
 }
 
 
+@cache
 def missing(device: str) -> str | None:
     """What this environment lacks for work on `device`: packages, or a torch that can use it."""
     absent = [name for name in _NEEDED[device] if find_spec(name) is None]
