@@ -15,7 +15,7 @@ from pydantic import model_validator
 
 from matrix.canonical import digest
 from matrix.cell import Cell, Exclusion
-from matrix.job import Prepared, WorkloadSpec
+from matrix.job import Image, Prepared, WorkloadSpec
 from matrix.profile import Profile
 from matrix.sample import CellEvidence, LaunchRecord
 from matrix.strict import Strict
@@ -49,7 +49,7 @@ class Bundle(Strict):
     schema_version: Literal[1] = 1
     target: str
     executor: str
-    image: str | None
+    image: Image | None
     created: str
     attempt: int
     profile: Profile

@@ -16,7 +16,8 @@ from matrix.target import Kind
 class Variant:
     """One way to do what a suite measures. `missing` is None when it is built, else why it cannot be measured yet.
 
-    `devices` are those that the variant runs on; `platforms` the machines for which its packages exist.
+    `devices` are those that the variant runs on; `platforms` the machines for which its packages exist; `functions` says
+    that a function's image can do it. `module` is what an import cell imports.
     """
 
     suite: Suite
@@ -27,6 +28,8 @@ class Variant:
     platforms: tuple[str, ...] = ("linux/amd64", "linux/arm64", "darwin/arm64")
     missing: str | None = None
     batch: int | None = None
+    functions: bool = False
+    module: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,20 @@ REFERENCES: Final[dict[Suite, str]] = {
 """The variant that the others of a suite are compared with."""
 
 _X86: Final = ("linux/amd64",)
+_EVERYWHERE: Final = ("linux/amd64", "linux/arm64", "darwin/arm64")
 _CPU: Final = ("cpu",)
 _UNBUILT: Final = "no {} module is built yet"
 
 
 def _stack(name: str, title: str, *, missing: str | None = None, workload: Workload = "intent") -> Variant:
     return Variant("training_step", workload, name, title, missing=missing)
+
+
+def _import(module: str, *, platforms: tuple[str, ...] = _EVERYWHERE, functions: bool = False) -> Variant:
+    name = f"import_{module.replace('.', '_')}"
+    return Variant(
+        "packaging", "intent", name, f"import of {module}", platforms=platforms, functions=functions, module=module
+    )
 
 
 def _unbuilt_stack(name: str, title: str, workload: Workload = "intent") -> Variant:
@@ -87,9 +98,9 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     _unbuilt_stack("trl_gkd", "trl GKDTrainer", "response"),
     # fp32 is exact up to rounding, so equal-length batches are fair; dynamic INT8 scales its activations by the whole batch,
     # so an INT8 answer is only the served one at the served batch size
-    Variant("export_accuracy", "intent", "torch_fp32", "PyTorch fp32", batch=64),
-    Variant("export_accuracy", "intent", "onnx_fp32", "ONNX fp32", batch=64),
-    Variant("export_accuracy", "intent", "onnx_int8", "ONNX dynamic INT8", batch=1),
+    Variant("export_accuracy", "intent", "torch_fp32", "PyTorch fp32", batch=64, functions=True),
+    Variant("export_accuracy", "intent", "onnx_fp32", "ONNX fp32", batch=64, functions=True),
+    Variant("export_accuracy", "intent", "onnx_int8", "ONNX dynamic INT8", batch=1, functions=True),
     Variant("export_accuracy", "intent", "openvino_fp32", "OpenVINO fp32", platforms=_X86, batch=64),
     Variant("export_accuracy", "intent", "openvino_int8", "OpenVINO INT8", platforms=_X86, batch=1),
     _unbuilt_export("onnx_fp16", "ONNX fp16"),
@@ -101,16 +112,26 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     _unbuilt_export("gguf_q4_k_m", "GGUF Q4_K_M", "response"),
     Variant("inference_latency", "intent", "torch_eager", "PyTorch eager"),
     Variant("inference_latency", "intent", "ort_fp32", "ONNX Runtime fp32", devices=_CPU),
-    Variant("inference_latency", "intent", "ort_int8", "ONNX Runtime INT8", devices=_CPU),
+    Variant("inference_latency", "intent", "ort_int8", "ONNX Runtime INT8", devices=_CPU, functions=True),
     Variant("inference_latency", "intent", "openvino_fp32", "OpenVINO fp32", devices=_CPU, platforms=_X86),
     Variant("inference_latency", "intent", "openvino_int8", "OpenVINO INT8", devices=_CPU, platforms=_X86),
     _unbuilt_runtime("torch_compiled", "PyTorch compiled"),
     _unbuilt_runtime("llama_cpp", "llama.cpp", "response"),
+    Variant("packaging", "intent", "image", "the image", platforms=("linux/amd64", "linux/arm64"), functions=True),
+    _import("numpy"),
+    _import("tokenizers", functions=True),
+    _import("onnxruntime"),
+    _import("awslambdaric.bootstrap", platforms=(), functions=True),
+    _import("openvino", platforms=_X86),
+    _import("torch"),
+    _import("transformers"),
+    _import("optimum.onnxruntime"),
 )
 
 _TRAINING: Final[tuple[Suite, ...]] = ("training_step",)
 _EXPORT: Final[tuple[Suite, ...]] = ("export_accuracy",)
 _SERVING: Final[tuple[Suite, ...]] = ("inference_latency",)
+_PACKAGING: Final[tuple[Suite, ...]] = ("packaging",)
 
 _METRICS: Final = (
     Metric("step_s", "step", "time", "s", _TRAINING),
@@ -128,10 +149,16 @@ _METRICS: Final = (
     Metric("p95_s", "p95", "time", "s", _SERVING),
     Metric("p99_s", "p99", "time", "s", _SERVING),
     Metric("start_s", "start to first answer", "time", "s", _SERVING),
-    Metric("import_s", "import", "time", "s", _SERVING),
+    Metric("import_s", "import", "time", "s", _SERVING + _PACKAGING),
     Metric("load_s", "load", "time", "s", _SERVING),
     Metric("first_call_s", "first call", "time", "s", _SERVING),
     Metric("resident_bytes", "resident memory", "memory", "bytes", _SERVING),
+    Metric("init_s", "init", "time", "s", _SERVING),
+    Metric("create_s", "container start", "time", "s", _SERVING),
+    Metric("cpu_call_s", "CPU a call", "time", "s", _SERVING),
+    Metric("share_s", "CPU a call / share", "time", "s", _SERVING),
+    Metric("throttled_share", "throttled", "time", "share", _SERVING),
+    Metric("late_share", "late calls", "time", "share", _SERVING),
     Metric("ratio", "against the reference", "ratio", "ratio", _TRAINING + _SERVING),
     Metric("accuracy", "accuracy", "quality", "share", _EXPORT),
     Metric("accuracy_delta", "accuracy delta", "export_delta", "points", _EXPORT),
@@ -139,6 +166,13 @@ _METRICS: Final = (
     Metric("flip_rate", "flip rate", "export_delta", "share", _EXPORT),
     Metric("max_dlogit", "max |Δlogit|", "export_delta", "", _EXPORT),
     Metric("artifact_bytes", "artifact", "static", "bytes", _EXPORT),
+    Metric("image_bytes", "image", "static", "bytes", _PACKAGING),
+    Metric("compressed_bytes", "compressed", "static", "bytes", _PACKAGING),
+    Metric("layers", "layers", "static", "", _PACKAGING),
+    Metric("packages", "packages", "static", "", _PACKAGING),
+    Metric("cold_build_s", "build, cold", "time", "s", _PACKAGING),
+    Metric("warm_build_s", "build, warm", "time", "s", _PACKAGING),
+    Metric("base_age_s", "age of the base", "static", "s", _PACKAGING),
 )
 
 

@@ -6,12 +6,17 @@ from typing import Literal
 
 from matrix.strict import Strict
 
-Suite = Literal["training_step", "export_accuracy", "inference_latency"]
+Suite = Literal["training_step", "export_accuracy", "inference_latency", "packaging"]
 Workload = Literal["intent", "response"]
 
 
 class Cell(Strict):
-    """What is measured, apart from where. `length` is in tokens; "data" means each example's own."""
+    """What is measured, apart from where. `length` is in tokens; "data" means each example's own.
+
+    A function's cells say more: its memory (which sets its share of a CPU), whether its `init` ran at the full CPU or
+    throttled, and the time from one call's start to the next (`every_ms`; 0 calls again at once, a closed loop).
+    `examples` limits an evaluation to the first so many.
+    """
 
     suite: Suite
     workload: Workload
@@ -20,12 +25,17 @@ class Cell(Strict):
     length: int | Literal["data"] | None = None
     mode: Literal["warm", "cold"] | None = None
     memory_mb: int | None = None
+    init: Literal["full", "throttled"] | None = None
+    every_ms: int | None = None
+    examples: int | None = None
 
     @property
     def parameters(self) -> dict[str, int | str]:
         """The parameters that this cell has, in the order of its identifier."""
         return {
-            key: value for key in ("mode", "batch", "length", "memory_mb") if (value := getattr(self, key)) is not None
+            key: value
+            for key in ("mode", "batch", "length", "memory_mb", "init", "every_ms", "examples")
+            if (value := getattr(self, key)) is not None
         }
 
     @property

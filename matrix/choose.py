@@ -5,34 +5,48 @@ from __future__ import annotations
 from matrix import host
 from matrix.errors import HostError
 from matrix.executors import EXECUTORS
-from matrix.target import Target, Targets
+from matrix.target import Executor, Target, Targets
 
 
-def obstacles(target: Target, *, environment: bool = True) -> list[str]:
-    """Why this host cannot run `target`, each a clause; empty when it can.
+def executor_of(target: Target, wanted: Executor | None = None) -> Executor | None:
+    """The first of the target's executors that this host has, or `wanted` if it is one of those; None without one."""
+    names = [name for name in target.executors if wanted in (None, name)]
+    return next((name for name in names if EXECUTORS[name].missing(target) is None), None)
 
-    Without `environment`, only the machine and the executors count: what a package manager can still install does not.
+
+def how(target: Target, executor: Executor) -> str:
+    """How a target's launches run, and why not otherwise, for people."""
+    if executor == "docker":
+        return f"in containers of the image {target.image}"
+    if executor == "emulator":
+        return f"against containers of the image {target.image}, which emulate the service"
+    others = [EXECUTORS[name].missing(target) for name in target.executors if name != "native"]
+    why = "; ".join(reason for reason in others if reason) or "as asked"
+    return f"natively, without an image ({why})"
+
+
+def obstacles(targets: Targets, name: str, wanted: Executor | None = None, *, environment: bool = True) -> list[str]:
+    """Why this host cannot run the target `name`, each a clause; empty when it can.
+
+    Without `environment`, only the machine and its engine count: what `matrix provide` can still make does not.
     """
-    found = host.mismatches(target.expect)
-    if found:
+    target = targets.of(name)
+    if found := host.mismatches(target.expect):
         return found
-    lacks: list[str] = []
-    for name in target.executors:
-        module = EXECUTORS.get(name)
-        lacking = (
-            f"needs the {name} executor, which is not built yet"
-            if module is None
-            else module.missing(target.device)
-            if environment
-            else None
-        )
-        if lacking is None:
-            return []
-        lacks.append(lacking)
-    return lacks
+    executor = executor_of(target, wanted)
+    if executor is None:
+        if wanted and wanted not in target.executors:
+            return [f"runs by {' or '.join(target.executors)}, not by {wanted}"]
+        return [lack for one in target.executors if wanted in (None, one) and (lack := EXECUTORS[one].missing(target))]
+    found = [EXECUTORS[executor].unready(target) or ""] if environment else []
+    if target.prepared_by:
+        found += obstacles(targets, target.prepared_by, environment=environment)
+    return [reason for reason in found if reason]
 
 
-def choose(targets: Targets, name: str, *, environment: bool = True) -> tuple[str, Target]:
+def choose(
+    targets: Targets, name: str, wanted: Executor | None = None, *, environment: bool = True
+) -> tuple[str, Target]:
     """The target that `name` means on this host: itself, or the first of its group whose expectation the host meets.
 
     Raises:
@@ -41,18 +55,11 @@ def choose(targets: Targets, name: str, *, environment: bool = True) -> tuple[st
     """
     refused = []
     for member in targets.named(name):
-        target = targets.of(member)
-        found = obstacles(target, environment=environment)
+        found = obstacles(targets, member, wanted, environment=environment)
         if not found:
-            return member, target
+            return member, targets.of(member)
         refused.append(f"{member} {' and '.join(found)}")
     raise HostError(
-        f"this host cannot run {name}: {', '.join(refused)}", remedy="`matrix doctor` shows what it can run"
-    )
-
-
-def executor_of(target: Target) -> str:
-    """The first of the target's executors that this host has."""
-    return next(
-        name for name in target.executors if name in EXECUTORS and EXECUTORS[name].missing(target.device) is None
+        f"this host cannot run {name}: {', '.join(refused)}",
+        remedy="`matrix doctor` shows what it can run, `matrix provide` makes what can be made",
     )

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from matrix import definitions
-from matrix.choose import choose, obstacles
+from matrix import bases, definitions, host, images, locks, provision
+from matrix.choose import choose, executor_of, how, obstacles
 from matrix.console import Live
 from matrix.errors import EvidenceError, ExitCode
 from matrix.estimates import compare, parse_estimates
+from matrix.executors import EXECUTORS
 from matrix.gates import decide, sentence
 from matrix.job import WorkloadSpec
 from matrix.junit import render as render_junit
@@ -27,14 +28,16 @@ from matrix.report import html, machine, markdown, page
 from matrix.report.material import Material
 from matrix.run import Request, failures, run
 from matrix.store import Store, load
-from matrix.target import Targets, parse_targets
+from matrix.target import Executor, Targets, parse_targets
 from matrix.trust import Today, judge
+from matrix.units import show
 from matrix.verdict import Verdict
 
 _HELP = """Measure distilled models on every target, and say which of the numbers may be believed.
 
 \b
   matrix doctor            what can this host run?
+  matrix provide cpu       make what a run needs: its image, or its packages
   matrix plan cpu          what would be measured, and why not the rest?
   matrix run cpu           measure: trains, exports, times; seals a bundle
   matrix report            judge every bundle, write reports/latest/
@@ -55,6 +58,12 @@ _store = click.option(
 _profile = click.option(
     "--profile", default="quick", show_default=True, help="quick, standard or full: how much is trained and sampled."
 )
+_executor = click.option(
+    "--executor",
+    type=click.Choice(tuple(EXECUTORS)),
+    default=None,
+    help="How to run it [default: in containers where an engine answers, else natively].",
+)
 _policy = click.option(
     "--policy", type=click.Path(path_type=Path), default=None, help="Policy file [default: the package's gates.toml]."
 )
@@ -72,12 +81,6 @@ def _read_policy(path: Path | None) -> Policy:
     return parse_policy(
         definitions.file_text(path) if path else definitions.text("gates.toml"), str(path or "gates.toml")
     )
-
-
-def _cache() -> Path:
-    """Where trained students are kept: $MATRIX_CACHE, else the user's cache folder."""
-    given = os.environ.get("MATRIX_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "distill-matrix"
 
 
 @click.group(help=_HELP)
@@ -108,21 +111,86 @@ def plan(target: str | None, profile: str, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("target", required=False)
-def doctor(target: str | None) -> None:
-    """Say for each target whether this host can run it, and what is missing.
+@_executor
+def doctor(target: str | None, executor: Executor | None) -> None:
+    """Say for each target whether this host can run it, how, and what is missing.
 
     With TARGET, end with exit code 5 unless this host can run it.
     """
     targets = _targets()
     if target:
-        name, _ = choose(targets, target, environment=False)
-        click.echo(f"this host can run {name}")
+        name, one = choose(targets, target, executor, environment=False)
+        click.echo(f"this host can run {name} {how(one, executor_of(one, executor) or 'native')}")
         return
-    table = Table("target", "here", "what is missing", title="What this host can run")
+    table = Table("target", "here", "how", "what is missing", title="What this host can run")
     for name, one in targets.target.items():
-        found = obstacles(one)
-        table.add_row(name, "no" if found else "yes", "; ".join(found))
+        found = obstacles(targets, name, executor)
+        by = None if host.mismatches(one.expect) else executor_of(one, executor)
+        table.add_row(name, "no" if found else "yes", by or "", "; ".join(found))
     Console().print(table)
+
+
+@cli.command()
+@click.argument("target")
+@_executor
+def provide(target: str, executor: Executor | None) -> None:
+    """Make what `run` needs for TARGET: its image where an engine answers, else its packages in this Python."""
+    targets = _targets()
+    name, _ = choose(targets, target, executor, environment=False)
+    provision.provide(targets, name, executor, click.echo)
+
+
+@cli.command()
+@click.argument("target")
+@click.option("--fresh", is_flag=True, help="Use nothing that the builder has cached: the time of a cold build.")
+def build(target: str, fresh: bool) -> None:
+    r"""Build the image of TARGET (a target, a group, or an image's own name) with buildx, and record what it is.
+
+    \b
+    BASE_IMAGE    the base image [default: python:3.11-slim-bookworm, by digest]; see `matrix images base`
+    TORCH_WHEELS  a folder with PyTorch's CPU wheel [default: pip's find-links, else PyTorch's own index]
+    CA_FILE       certificates that pip trusts in the build [default: PIP_CERT or SSL_CERT_FILE]
+    """
+    targets = _targets()
+    known = target in targets.target or any(one.group == target for one in targets.target.values())
+    name = str(targets.of(targets.named(target)[0]).image) if known else target
+    made = images.build(name, click.echo, fresh=fresh)
+    click.echo(
+        f"{made.name}: {made.id}, {show(made.bytes, 'bytes')}, {show(made.compressed_bytes, 'bytes')} compressed"
+    )
+    for layer in made.layers:
+        click.echo(f"  {show(layer.bytes, 'bytes'):>10}  {layer.made_by}")
+
+
+@cli.group(name="images")
+def images_group() -> None:
+    """What images are made from: locks and local bases."""
+
+
+@images_group.command()
+@click.option(
+    "--check", is_flag=True, help="Change nothing; end with exit code 1 if a lock differs from pyproject.toml."
+)
+def lock(check: bool) -> None:
+    """Write every image's locked requirements, with hashes, for its platform (needs uv)."""
+    root = definitions.PACKAGE.parent
+    if not check:
+        locks.relock(root, say=click.echo)
+        return
+    found = locks.drift(root)
+    for sentence_ in found:
+        click.echo(sentence_)
+    sys.exit(ExitCode.FAIL if found else ExitCode.PASS)
+
+
+@images_group.command()
+@click.argument("architecture", type=click.Choice(["amd64", "arm64"]))
+@click.option("--tag", default=None, help="Name of the image [default: distill-matrix/base:ARCHITECTURE].")
+@click.option("--mirror", default=None, help="Debian mirror [default: this host's own].")
+def base(architecture: Literal["amd64", "arm64"], tag: str | None, mirror: str | None) -> None:
+    """Make a local stand-in for python:3.11-slim-bookworm from a Debian mirror, for sites without a registry."""
+    made = bases.make(architecture, tag or bases.TAGS[architecture], mirror=mirror, say=click.echo)
+    click.echo(made)
 
 
 @cli.command(name="run")
@@ -141,9 +209,17 @@ def doctor(target: str | None) -> None:
     "--student", default=None, help="Checkpoint folder or hub id [default: TinyBERT 4L-312D, distilled here]."
 )
 @click.option("--resume", is_flag=True, help="Go on with the last unfinished run of TARGET.")
+@_executor
 @_store
 def run_command(
-    target: str, profile: str, data: str, teacher: str | None, student: str | None, resume: bool, store: Path
+    target: str,
+    profile: str,
+    data: str,
+    teacher: str | None,
+    student: str | None,
+    resume: bool,
+    executor: Executor | None,
+    store: Path,
 ) -> None:
     """Measure TARGET (or the member of a group such as cuda that this host is) and seal a bundle.
 
@@ -151,7 +227,7 @@ def run_command(
     fresh processes. Stop it at any time: finished launches are kept, and --resume goes on from them.
     """
     spec = WorkloadSpec(data=data, teacher=teacher, student=student)
-    request = Request(target, _profiles().of(profile), spec, Store(store), _cache(), resume)
+    request = Request(target, _profiles().of(profile), spec, Store(store), definitions.cache(), resume, executor)
     with Live(Console(stderr=True)) as live:
         try:
             place = run(request, _targets(), live)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +14,12 @@ from matrix.errors import DataError
 PACKAGE = Path(__file__).parent
 _DECIDING = ("matrix", "suites", "images", "pyproject.toml", "tox.ini")
 """What decides a number: a change elsewhere (a README, a report) leaves evidence clean."""
+
+
+def cache() -> Path:
+    """Where this user's students and image records are kept: $MATRIX_CACHE, else the user's cache folder."""
+    given = os.environ.get("MATRIX_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "distill-matrix"
 
 
 def text(name: str) -> str:

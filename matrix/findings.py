@@ -106,7 +106,7 @@ def _ratio(evidence: Evidence, cell: Cell) -> Iterator[Number]:
 def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured]) -> Iterator[Number]:
     if cell.suite == "export_accuracy":
         yield from quality.numbers_of(evidence, cell)
-    else:
+    elif cell.suite != "packaging":
         yield from (_training if cell.suite == "training_step" else _latency)(cell, launches)
         yield from _ratio(evidence, cell)
     yield from _facts(launches)
@@ -173,8 +173,8 @@ def _unstable(evidence: Evidence, launches: Sequence[Measured]) -> list[Reason]:
 def _doubts(evidence: Evidence, cell: Cell, kind: Kind) -> Reasons:
     """Doubts and faults about numbers of this kind that rest on this cell."""
     launches = evidence.launches_of(cell.id)
-    clocks = {record.index: record.clock for record in evidence.bundle.launches}
-    doubts = {index: doubts_of(one, clocks[index]) for index, one in launches.items()}
+    records = {record.index: record for record in evidence.bundle.launches}
+    doubts = {index: doubts_of(one, records[index]) for index, one in launches.items()}
     counted, fatal = _merged(doubts, kind, len(launches))
     every = list(launches.values())
     return (*_lost(evidence, cell, len(every)), *_unstable(evidence, every), *counted), tuple(fatal)

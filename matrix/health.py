@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 from matrix.bundle import Measured
-from matrix.sample import ClockCheck, Load, Timing
+from matrix.sample import ClockCheck, LaunchRecord, Load, Timing
 from matrix.target import Kind
 from matrix.verdict import Doubt, Reason
 
 TIMED: Final[frozenset[Kind]] = frozenset({"time", "throughput", "ratio"})
+EVERY: Final[frozenset[Kind]] = frozenset(get_args(Kind))
 
 MAX_STEAL: Final = 0.02
 """Share of CPU time taken by the hypervisor. Two percent moves a median by about as much; a p95 by more."""
@@ -88,7 +89,21 @@ def _of_clock(clock: ClockCheck | None) -> list[Doubt]:
     return [Doubt(reason, TIMED, fatal=True) for reason in reasons]
 
 
-def doubts_of(measured: Measured, clock: ClockCheck | None) -> list[Doubt]:
-    """Every doubt about one cell of one launch; `fatal` ones make its times invalid."""
+def _of_limits(record: LaunchRecord) -> list[Doubt]:
+    reasons = [
+        Reason(
+            rule="limits",
+            number=fault,
+            threshold="every limit as the target asks",
+            remedy="no number of this launch counts; see what the engine refused",
+        )
+        for fault in record.broken
+    ]
+    return [Doubt(reason, EVERY, fatal=True) for reason in reasons]
+
+
+def doubts_of(measured: Measured, record: LaunchRecord) -> list[Doubt]:
+    """Every doubt about one cell of one launch; `fatal` ones make its numbers of the doubt's kinds invalid."""
     timing = measured.evidence.timing
-    return [*(_of_timing(timing) if timing else ()), *_of_load(measured.evidence.load), *_of_clock(clock)]
+    found = [*(_of_timing(timing) if timing else ()), *_of_load(measured.evidence.load)]
+    return [*found, *_of_clock(record.clock), *_of_limits(record)]

@@ -133,15 +133,21 @@ def is_virtual() -> bool | None:
     return "hypervisor" in flags if flags else None
 
 
-def quota_cores() -> float | None:
-    """The CPU quota of this cgroup, in cores; None without one (versions 1 and 2)."""
+def cpu_quota() -> tuple[int, int] | None:
+    """The CPU quota of this cgroup and its period, in microseconds; None without one (versions 1 and 2)."""
     if (text := read_text("/sys/fs/cgroup/cpu.max")) and not text.startswith("max"):
         quota, period = text.split()
-        return int(quota) / int(period)
+        return int(quota), int(period)
     one = read_text("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
     if one and int(one) > 0:
-        return int(one) / int(read_text("/sys/fs/cgroup/cpu/cpu.cfs_period_us") or 100_000)
+        return int(one), int(read_text("/sys/fs/cgroup/cpu/cpu.cfs_period_us") or 100_000)
     return None
+
+
+def quota_cores() -> float | None:
+    """The CPU quota of this cgroup, in cores; None without one."""
+    quota = cpu_quota()
+    return quota[0] / quota[1] if quota else None
 
 
 def usable_cores() -> int:

@@ -5,7 +5,7 @@ Refuses paths of a machine in anything that a bundle keeps: only `Job` and `Fold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -14,6 +14,7 @@ from matrix.canonical import digest
 from matrix.cell import Cell
 from matrix.profile import Profile
 from matrix.strict import Strict
+from matrix.target import Target
 
 
 class WorkloadSpec(Strict):
@@ -92,6 +93,46 @@ class Prepared(Strict):
         return digest([self.student_model.weights_sha256, self.data.evaluation.sha256])
 
 
+class Layer(Strict):
+    """One layer of an image: what made it, the digest of its archive, and its bytes as they are and gzipped."""
+
+    made_by: str
+    sha256: str
+    bytes: int
+    compressed_bytes: int
+
+
+class Image(Strict):
+    """An image as it was built. `id` is the digest of its configuration.
+
+    `inputs_sha256` covers all that its dependencies were built from, `source_sha256` the code in its last layer, `revision`
+    is that code's commit. Build times are seconds: of the newest build that installed the dependencies (cold) and of the
+    newest that found them in the builder's cache (warm). `base_created` is None where the engine does not hold the base.
+    """
+
+    name: str
+    id: str
+    platform: str
+    revision: str
+    inputs_sha256: str
+    source_sha256: str
+    base: str
+    base_created: str | None
+    layers: tuple[Layer, ...]
+    cold_build_s: float | None = None
+    warm_build_s: float | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all layers, uncompressed."""
+        return sum(layer.bytes for layer in self.layers)
+
+    @property
+    def compressed_bytes(self) -> int:
+        """Bytes that a pull moves."""
+        return sum(layer.compressed_bytes for layer in self.layers)
+
+
 class Folders(Strict):
     """Where a process may read and write: absolute paths, on the machine that it runs on."""
 
@@ -100,7 +141,12 @@ class Folders(Strict):
 
 
 class Job(Strict):
-    """One process' orders: prepare the workload (`launch` is None) or run one launch of `cells`, in this order."""
+    """One process' orders: prepare the workload (`launch` is None) or run one launch of `cells`, in this order.
+
+    `folders` are those of the machine or the container that the process runs in: the executor sets them. `image` is the one
+    that is measured, None without one; where `emulates`, the process is a client of containers of that image. `owner` marks
+    whatever a launch leaves on an engine when it is killed.
+    """
 
     target: str
     device: Literal["cpu", "cuda", "mps"]
@@ -113,6 +159,18 @@ class Job(Strict):
     launch: int | None = None
     seed: int = 0
     prepared: Prepared | None = None
+    image: Image | None = None
+    emulates: bool = False
+    owner: str = ""
+
+    def command(self, suites: str, file: str) -> list[str]:
+        """The Python arguments of the process that obeys this job, read from `file`; `suites` is where it finds them."""
+        if self.launch is None:
+            return ["-m", "matrix.workloads.prepare", file]
+        tests = [f"{suites}/test_{suite}.py" for suite in sorted({cell.suite for cell in self.cells})]
+        arguments = ["-m", "pytest", *tests, "-c", f"{suites}/pytest.ini", "--rootdir", suites, "-q"]
+        plugins = ["-p", "pytest_benchmark.plugin", "-p", "matrix.plugin"]
+        return [*arguments, *plugins, f"--benchmark-json={self.folders.out}/{BENCHMARK}", "--matrix-job", file]
 
 
 class Event(Strict):
@@ -126,35 +184,49 @@ class Event(Strict):
     width: float | None = None
 
 
+BENCHMARK: Final = "benchmark.json"
+"""The file in a launch's folder that holds pytest-benchmark's own JSON."""
+
 EVENTS: Final = "events.jsonl"
 """The file in a process' folder that holds its events, one JSON line each."""
+
+EVENTS_DESCRIPTOR: Final = "MATRIX_EVENTS"
+"""The variable that gives the number of a descriptor which takes the events instead of the file."""
 
 Watch = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
 class Order:
-    """One process to run: its Python arguments, its variables, the folder that it writes, and how long it may take."""
+    """One process to run for a target: its job, its variables, the folder that it fills, and how long it may take.
 
-    arguments: Sequence[str]
+    `cache` is where this machine keeps what is made once.
+    """
+
+    target: Target
+    job: Job
     variables: Mapping[str, str]
     folder: Path
+    cache: Path
     timeout_s: float
 
 
 @dataclass(frozen=True)
 class End:
-    """How a process ended; a negative exit code is the signal that killed it."""
+    """How a process ended; a negative exit code is the signal that killed it. `why` is what the executor knows of it."""
 
     exit_code: int
     timed_out: bool
     seconds: float
+    why: str | None = None
 
     @property
     def story(self) -> str:
         """How it ended, for people."""
         if self.timed_out:
             return f"it was stopped after {self.seconds:.0f} s, its time limit"
+        if self.why:
+            return self.why
         if self.exit_code < 0:
             return f"it was killed by signal {-self.exit_code}"
         return f"it ended with exit code {self.exit_code}"

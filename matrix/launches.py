@@ -6,8 +6,8 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from matrix.job import End, Job
-from matrix.sample import BENCHMARK, OUTCOMES, PROCESS, LaunchRecord, Outcome, ProcessFacts
+from matrix.job import BENCHMARK, End, Job
+from matrix.sample import OUTCOMES, PROCESS, Confinement, LaunchRecord, Outcome, ProcessFacts
 from matrix.strict import parse_json
 
 
@@ -52,8 +52,8 @@ def _outcomes(folder: Path, job: Job, end: End) -> tuple[Outcome, ...]:
     return tuple(found)
 
 
-def record_of(folder: Path, job: Job, end: End, started: datetime) -> LaunchRecord:
-    """The record of the launch whose process wrote `folder` and ended so."""
+def record_of(folder: Path, job: Job, end: End, started: datetime, asked: Confinement | None = None) -> LaunchRecord:
+    """The record of the launch whose process wrote `folder` and ended so; `asked` are the limits that it was given."""
     facts = _lines(folder / PROCESS)
     process = parse_json(ProcessFacts, facts[0], PROCESS) if facts else None
     return LaunchRecord(
@@ -67,4 +67,8 @@ def record_of(folder: Path, job: Job, end: End, started: datetime) -> LaunchReco
         started=started.astimezone(UTC).isoformat(timespec="seconds"),
         seconds=end.seconds,
         exit_code=end.exit_code,
+        story=end.story,
+        image=job.image.id if job.image else None,
+        asked=asked,
+        confinement=process.confinement if process else None,
     )

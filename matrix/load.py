@@ -7,6 +7,7 @@ import ctypes
 import gc
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import psutil
 
 from matrix.host import read_text
 from matrix.sample import Load
+
+CpuSeconds = Callable[[], float]
+"""Tells seconds of CPU time that only grow."""
 
 
 def trim_memory() -> None:
@@ -51,8 +55,8 @@ class LoadMark:
     throttled: float | None
 
     @classmethod
-    def now(cls) -> LoadMark:
-        """The counters now."""
+    def now(cls, elsewhere: CpuSeconds = lambda: 0.0) -> LoadMark:
+        """The counters now; `elsewhere` tells the CPU time of work that is ours though no child of this process did it."""
         machine = psutil.cpu_times()
         steal = float(getattr(machine, "steal", 0.0))
         idle = machine.idle + float(getattr(machine, "iowait", 0.0))
@@ -60,11 +64,11 @@ class LoadMark:
             getattr(machine, "guest_nice", 0.0)
         )  # Linux counts them twice
         total = sum(machine) - guests
-        return cls(time.monotonic(), _own_s(), total - idle - steal, steal, total, _throttled_s())
+        return cls(time.monotonic(), _own_s() + elsewhere(), total - idle - steal, steal, total, _throttled_s())
 
-    def until_now(self) -> Load:
-        """What happened since this mark."""
-        now = LoadMark.now()
+    def until_now(self, elsewhere: CpuSeconds = lambda: 0.0) -> Load:
+        """What happened since this mark, which was made with the same `elsewhere`."""
+        now = LoadMark.now(elsewhere)
         wall, own = now.wall - self.wall, now.own - self.own
         total = now.total - self.total
         told = total > 0

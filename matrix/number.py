@@ -30,6 +30,8 @@ class Number:
 
 def reference_of(cell: Cell, planned: Sequence[Cell]) -> Cell | None:
     """The planned cell that `cell` is compared with: the suite's reference variant, same parameters (batch aside for quality)."""
+    if cell.suite not in REFERENCES:
+        return None
     wanted = {"variant": REFERENCES[cell.suite]} | ({"batch": None} if cell.suite == "export_accuracy" else {})
     key = cell.model_copy(update=wanted)
     for other in planned:

@@ -8,50 +8,75 @@ from collections.abc import Iterator
 from matrix.catalog import VARIANTS, Variant
 from matrix.cell import Cell, Exclusion, Plan
 from matrix.profile import Profile
-from matrix.target import Target
+from matrix.target import Executor, Target
 
 
-def _cells(variant: Variant, profile: Profile, memory_mb: tuple[int, ...]) -> Iterator[Cell]:
+def _function_cells(same: dict[str, str], profile: Profile, target: Target) -> Iterator[Cell]:
+    """A function's latencies: cold with either way of init, warm in a closed loop at each length, at a rate at two."""
+    spaced = {max((n for n in profile.latency_lengths if n != "data"), default="data"), "data"}
+    for memory in target.memory_mb:
+        for init in ("full", "throttled"):
+            yield Cell(**same, mode="cold", batch=1, length="data", memory_mb=memory, init=init)
+        for every in target.every_ms:
+            for length in profile.latency_lengths:
+                if every == 0 or length in spaced:
+                    yield Cell(**same, mode="warm", batch=1, length=length, memory_mb=memory, every_ms=every)
+
+
+def _cells(variant: Variant, profile: Profile, target: Target) -> Iterator[Cell]:
     """The cells of one variant: its suite says which parameters vary."""
     same = {"suite": variant.suite, "workload": variant.workload, "variant": variant.name}
     if variant.suite == "training_step":
         yield Cell(**same, batch=profile.training_batch, length=profile.training_length)
     elif variant.suite == "export_accuracy":
-        yield Cell(**same, batch=variant.batch)
+        yield Cell(**same, batch=variant.batch, examples=target.evaluation_examples)
+    elif variant.suite == "packaging":
+        yield Cell(**same)
+    elif target.serves_only:
+        yield from _function_cells(same, profile, target)
     else:
-        for memory in memory_mb or (None,):
-            yield Cell(**same, mode="cold", batch=1, length="data", memory_mb=memory)
-            for length in profile.latency_lengths:
-                yield Cell(**same, mode="warm", batch=1, length=length, memory_mb=memory)
+        yield Cell(**same, mode="cold", batch=1, length="data")
+        for length in profile.latency_lengths:
+            yield Cell(**same, mode="warm", batch=1, length=length)
 
 
-def _reason_against(variant: Variant, target: Target) -> str | None:
+def _reason_against(variant: Variant, target: Target, executor: Executor) -> str | None:
     """Why `variant` is not measured on `target`; None when it is. What can never be comes before what is not built."""
     if target.serves_only and variant.suite == "training_step":
         return f"{target.title} serves and never trains: a function's time, memory and disk end long before an epoch"
     if target.serves_only and variant.workload == "response":
         return f"{target.title} is too small for an 8B model"
-    if "time" in target.emulates and target.platform == "linux/arm64" and variant.suite == "inference_latency":
+    if "time" in target.emulates and target.platform == "linux/arm64" and _is_timed(variant):
         return (
             "under instruction emulation a time means nothing: "
             "even fp32 and INT8 change places (natively 2.2 and 3.3 ms, emulated 223 and 83)"
         )
+    if target.serves_only:
+        left_out = f"the function's image leaves out {variant.title}: it ships one INT8 model and what serves it"
+        return variant.missing or (None if variant.functions else left_out)
+    if variant.name == "image" and executor == "native":
+        return "ran natively, without an image"
     if target.platform not in variant.platforms:
         return f"{variant.title} has no packages that ship for {target.platform} here"
     if target.device not in variant.devices:
         return f"{variant.title} runs on the CPU: its time belongs to the CPU targets, not to {target.title}"
-    if target.executors == ("docker",):
-        return "this target runs only in its image, and the Docker executor is not built yet"
     return variant.missing
 
 
-def make_plan(name: str, target: Target, profile: Profile) -> Plan:
-    """Every cell of `target` at `profile`: nothing that the matrix could hold is left unsaid."""
+def _is_timed(variant: Variant) -> bool:
+    return variant.suite == "inference_latency" or variant.module is not None
+
+
+def make_plan(name: str, target: Target, profile: Profile, executor: Executor | None = None) -> Plan:
+    """Every cell of `target` at `profile`: nothing that the matrix could hold is left unsaid.
+
+    `executor` is how it runs, by default the way that the target prefers.
+    """
     planned: list[Cell] = []
     excluded: list[Exclusion] = []
     for variant in VARIANTS:
-        reason = _reason_against(variant, target)
-        for cell in _cells(variant, profile, target.memory_mb):
+        reason = _reason_against(variant, target, executor or target.executors[0])
+        for cell in _cells(variant, profile, target):
             if reason is None:
                 planned.append(cell)
             else:
@@ -61,6 +86,6 @@ def make_plan(name: str, target: Target, profile: Profile) -> Plan:
 
 def cells_of_launch(plan: Plan, profile: Profile, index: int, seed: int) -> tuple[Cell, ...]:
     """The cells that launch `index` (from 1) runs, in a permutation drawn from `seed`: a block of a randomised block design."""
-    order = [cell for cell in plan.planned if index <= profile.launches_of(cell.suite)]
+    order = [cell for cell in plan.planned if index <= profile.launches_of(cell)]
     random.Random(seed).shuffle(order)  # noqa: S311 - an order, not a secret
     return tuple(order)

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import pytest
 
-from matrix import host
+from matrix import definitions, host
 from matrix.cell import Cell
+from matrix.confined import confinement
 from matrix.job import Event, Job
 from matrix.sample import OUTCOMES, PROCESS, Outcome, ProcessFacts
 from matrix.strict import parse_json
@@ -41,10 +42,23 @@ def pytest_configure(config: pytest.Config) -> None:
     if path is None:
         return
     launch = Launch(parse_json(Job, Path(path).read_bytes(), path))
+    if definitions.suite_digest() != launch.job.suite_sha256:
+        raise pytest.UsageError("the suites here are not those that `matrix run` planned: build the image again")
     config.stash[_LAUNCH] = launch
     config.stash[_NUMBERS] = {cell.id: number for number, cell in enumerate(launch.job.cells, start=1)}
-    facts = ProcessFacts(clock=clock.check(launch.job.device), environment=host.environment(), host=host.host_class())
+    facts = ProcessFacts(
+        clock=clock.check(launch.job.device),
+        environment=host.environment(),
+        host=host.host_class(),
+        confinement=confinement(),
+    )
     launch.append(PROCESS, facts)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what the launch holds open."""
+    if launch := config.stash.get(_LAUNCH, None):
+        launch.close()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from matrix.cell import Cell
 from matrix.errors import UsageError
 from matrix.strict import Strict, parse_toml
 
@@ -87,9 +88,10 @@ class Profile(Strict):
     training: Sampling
     inference: Sampling
 
-    def launches_of(self, suite: str) -> int:
-        """How many launches run a cell of `suite`: outputs repeat, so quality needs fewer than time."""
-        return min(self.launches, self.quality_launches) if suite == "export_accuracy" else self.launches
+    def launches_of(self, cell: Cell) -> int:
+        """How many launches run `cell`: outputs and an image repeat, so they need fewer than a time."""
+        repeats = cell.suite == "export_accuracy" or (cell.suite, cell.variant) == ("packaging", "image")
+        return min(self.launches, self.quality_launches) if repeats else self.launches
 
 
 class Profiles(Strict):

@@ -8,20 +8,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from matrix import definitions, host
+from matrix import definitions, host, images
 from matrix.bundle import Bundle
 from matrix.canonical import digest
 from matrix.cell import Cell
-from matrix.choose import choose, executor_of
+from matrix.choose import choose, executor_of, how
 from matrix.errors import EvidenceError, IncompleteError, UsageError
 from matrix.executors import EXECUTORS
-from matrix.job import End, Event, Folders, Job, Order, Prepared, WorkloadSpec
+from matrix.job import End, Event, Folders, Image, Job, Order, Prepared, WorkloadSpec
 from matrix.launches import record_of
 from matrix.plan import cells_of_launch, make_plan
 from matrix.profile import Profile
-from matrix.sample import BENCHMARK, LaunchRecord
+from matrix.sample import LaunchRecord
 from matrix.store import RunFolder, RunState, Store
 from matrix.strict import parse_json
+from matrix.target import Executor as ExecutorName
 from matrix.target import Target, Targets
 
 
@@ -51,6 +52,7 @@ class Request:
     store: Store
     cache: Path
     resume: bool = False
+    executor: ExecutorName | None = None
 
 
 def run(request: Request, targets: Targets, watcher: Watcher) -> Path:
@@ -61,13 +63,15 @@ def run(request: Request, targets: Targets, watcher: Watcher) -> Path:
         UsageError: another run holds the store, or what should be resumed cannot be.
         IncompleteError: the workload could not be prepared; finished parts are kept.
     """
-    name, target = choose(targets, request.target)
+    name, target = choose(targets, request.target, request.executor)
     with request.store.measuring():
         folder = _resumed(request, name) if request.resume else _begun(request, name, target, watcher)
-        return Runner(request, target, folder, watcher).run()
+        return Runner(request, targets, folder, watcher).run()
 
 
 def _begun(request: Request, name: str, target: Target, watcher: Watcher) -> RunFolder:
+    executor = executor_of(target, request.executor) or target.executors[0]
+    watcher.say(f"{name} runs {how(target, executor)}")
     left = request.store.unfinished(name)
     if left is not None:
         watcher.say(
@@ -76,12 +80,12 @@ def _begun(request: Request, name: str, target: Target, watcher: Watcher) -> Run
         )
     state = RunState(
         target=name,
-        executor=executor_of(target),
+        executor=executor,
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
         attempt=request.store.attempts(name) + 1,
         profile=request.profile,
         spec=request.spec,
-        plan=make_plan(name, target, request.profile),
+        plan=make_plan(name, target, request.profile, executor),
         source=definitions.source(),
     )
     return request.store.begin(state)
@@ -106,10 +110,26 @@ def _resumed(request: Request, name: str) -> RunFolder:
 class Runner:
     """A run at work in its folder."""
 
-    def __init__(self, request: Request, target: Target, folder: RunFolder, watcher: Watcher) -> None:
-        self.request, self.target, self.folder, self.watcher = request, target, folder, watcher
-        self.state = folder.state
-        self.executor = EXECUTORS[self.state.executor]
+    def __init__(self, request: Request, targets: Targets, folder: RunFolder, watcher: Watcher) -> None:
+        self.request, self.folder, self.watcher, self.state = request, folder, watcher, folder.state
+        self.target = targets.of(self.state.target)
+        self.preparing = targets.of(self.target.prepared_by or self.state.target)
+        self.image = None if self.state.executor == "native" else self._image()
+
+    def _image(self) -> Image:
+        """The image that is measured.
+
+        Raises:
+            UsageError: the finished launches measured another one.
+        """
+        found = images.current(str(self.target.image))
+        before = {record.image for record in self.folder.finished().values()}
+        if before - {found.id}:
+            raise UsageError(
+                "the image is no longer the one that the finished launches measured",
+                remedy="start a new run without --resume",
+            )
+        return found
 
     def run(self) -> Path:
         """Prepare, launch, seal."""
@@ -134,27 +154,44 @@ class Runner:
             spec=self.state.spec,
             suite_sha256=self.state.source.suite_sha256,
             cells=cells_of_launch(plan, profile, index, seed) if index else plan.planned,
-            folders=Folders(cache=str(self.request.cache.resolve()), out=str(place.resolve())),
-            threads=host.usable_cores(),
+            folders=Folders(cache=str(self.request.cache), out=str(place)),
+            threads=EXECUTORS[self._executor(index)].cores(self._target(index)),
             launch=index,
             seed=seed,
             prepared=prepared,
+            image=self.image,
+            emulates=self.state.executor == "emulator",
+            owner=self.request.store.owner,
         )
 
-    def _execute(self, job: Job, place: Path, arguments: list[str], variables: dict[str, str], timeout_s: float) -> End:
-        path = place / "job.json"
-        path.write_text(job.model_dump_json(), encoding="utf-8")
+    def _target(self, index: int | None) -> Target:
+        """Whose environment runs launch `index`, or (None) prepares."""
+        return self.preparing if index is None else self.target
+
+    def _executor(self, index: int | None) -> ExecutorName:
+        if self._target(index) is self.target:
+            return self.state.executor
+        return executor_of(self.preparing) or "native"
+
+    def _execute(self, job: Job, place: Path, variables: dict[str, str], timeout_s: float) -> End:
         common = {
             "OMP_NUM_THREADS": str(job.threads),
             "TOKENIZERS_PARALLELISM": "false",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime 1.31's wheels for Linux report to their maker unless told not to
         }
         gpu = host.gpu_for(self.target.expect.gpu_name) if self.target.expect.gpu_name else None
         if gpu:  # with more in sight, the Trainer would spread a step over all of them, and raw PyTorch use the first
             common["CUDA_VISIBLE_DEVICES"] = gpu.uuid
-        return self.executor.execute(
-            Order([*arguments, str(path)], common | variables, place, timeout_s), self.watcher.event
+        order = Order(
+            target=self._target(job.launch),
+            job=job,
+            variables=common | variables,
+            folder=place,
+            cache=self.request.cache,
+            timeout_s=timeout_s,
         )
+        return EXECUTORS[self._executor(job.launch)].execute(order, self.watcher.event)
 
     def _prepare(self) -> Prepared:
         place = self.folder.workplace("prepare")
@@ -166,7 +203,7 @@ class Runner:
             "MALLOC_TOP_PAD_": "500000000",
         }
         job = self._job(place, None, None)
-        end = self._execute(job, place, ["-m", "matrix.workloads.prepare"], keep_heap, job.profile.prepare_timeout_s)
+        end = self._execute(job, place, keep_heap, job.profile.prepare_timeout_s)
         answer = place / "prepared.json"
         if end.exit_code != 0 or not answer.exists():
             tail = (place / "log.txt").read_text(encoding="utf-8", errors="replace").strip()[-2_000:]
@@ -183,15 +220,13 @@ class Runner:
 
     def _launch(self, index: int, prepared: Prepared) -> None:
         place, started = self.folder.workplace(f"launch-{index:02d}"), datetime.now(UTC)
-        suites = definitions.suites()
-        arguments = ["-m", "pytest", str(suites), "-c", str(suites / "pytest.ini"), "--rootdir", str(suites), "-q"]
-        arguments += ["-p", "pytest_benchmark.plugin", "-p", "matrix.plugin"]
-        arguments += [f"--benchmark-json={place.resolve() / BENCHMARK}", "--matrix-job"]
         job = self._job(place, index, prepared)
-        end = self._execute(job, place, arguments, {}, job.profile.launch_timeout_s)
-        record = record_of(place, job, end, started)
+        end = self._execute(job, place, {}, job.profile.launch_timeout_s)
+        record = record_of(place, job, end, started, EXECUTORS[self.state.executor].asked(self.target))
         self._places([*self.folder.finished().values(), record])
         self.folder.keep_launch(place, record)
+        for fault in record.broken:
+            self.watcher.say(f"launch {index} is invalid: {fault}")
         for outcome in record.outcomes:
             if outcome.state != "measured":
                 self.watcher.say(
@@ -225,7 +260,7 @@ class Runner:
         return Bundle(
             target=state.target,
             executor=state.executor,
-            image=self.target.image if state.executor == "docker" else None,
+            image=self.image,
             created=state.created,
             attempt=state.attempt,
             profile=state.profile,

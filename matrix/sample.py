@@ -17,8 +17,9 @@ EXTRA: Final = "matrix"
 
 OUTCOMES: Final = "outcomes.jsonl"
 PROCESS: Final = "process.json"
-BENCHMARK: Final = "benchmark.json"
-"""A launch's files: an `Outcome` a line, its `ProcessFacts`, pytest-benchmark's own JSON."""
+INVENTORY: Final = "inventory.json"
+"""A launch's files beside pytest-benchmark's own JSON (`job.BENCHMARK`): an `Outcome` a line, its `ProcessFacts`,
+and an image's `Inventory` where its cell ran."""
 
 
 class Timing(Strict):
@@ -116,12 +117,67 @@ class HostClass(Strict):
     governor: str | None = None
 
 
+class Confinement(Strict):
+    """The limits of a process: as a target asks for them, or as the process finds them from inside (`matrix.confined`).
+
+    `memory_swap_bytes` is memory and swap together; `capabilities` the bounding and effective sets joined, as a number;
+    `cpus` those that the scheduler may use; `quota_us` and `period_us` the CPU's quota, None without one.
+    """
+
+    user: int
+    read_only: bool
+    interfaces: tuple[str, ...]
+    capabilities: int
+    no_new_privileges: bool
+    seccomp: bool
+    pids: int | None
+    memory_bytes: int | None
+    memory_swap_bytes: int | None
+    cpus: tuple[int, ...]
+    quota_us: int | None = None
+    period_us: int | None = None
+
+    def broken_by(self, found: Confinement) -> tuple[str, ...]:
+        """Every limit that was asked for here and is another in `found`, with both values."""
+        theirs = found.model_dump()
+        return tuple(
+            f"{name} is {theirs[name]}, asked was {value}"
+            for name, value in self.model_dump().items()
+            if theirs[name] != value
+        )
+
+
 class ProcessFacts(Strict):
     """What a launch's process says of itself before its first cell."""
 
     clock: ClockCheck
     environment: Environment
     host: HostClass
+    confinement: Confinement | None = None
+
+
+class Installed(Strict):
+    """One Python distribution of an image."""
+
+    name: str
+    version: str
+    licence: str
+    bytes: int
+
+
+class DebianPackage(Strict):
+    """One Debian package of an image."""
+
+    name: str
+    version: str
+    architecture: str
+
+
+class Inventory(Strict):
+    """What an image holds, as seen from inside."""
+
+    python: tuple[Installed, ...]
+    debian: tuple[DebianPackage, ...]
 
 
 class Outcome(Strict):
@@ -134,7 +190,11 @@ class Outcome(Strict):
 
 
 class LaunchRecord(Strict):
-    """One fresh process: the order of its cells (a block of a randomised block design) and what became of each."""
+    """One fresh process: the order of its cells (a block of a randomised block design) and what became of each.
+
+    `story` says how it ended; `image` is the digest of its image's configuration; `asked` are the limits of its container
+    (None: it had none), `confinement` those that it found.
+    """
 
     index: int
     seed: int
@@ -146,3 +206,14 @@ class LaunchRecord(Strict):
     started: str
     seconds: float
     exit_code: int
+    story: str = ""
+    image: str | None = None
+    asked: Confinement | None = None
+    confinement: Confinement | None = None
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Limits that were asked for and did not hold, as told from inside; a launch that did not tell held none."""
+        if self.asked is None:
+            return ()
+        return self.asked.broken_by(self.confinement) if self.confinement else ("it said nothing of its limits",)

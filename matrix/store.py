@@ -20,13 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from matrix.bundle import MANIFEST, Bundle, Evidence, FileEntry, Measured, Source
-from matrix.canonical import file_digest
+from matrix.canonical import digest, file_digest
 from matrix.cell import Plan
 from matrix.errors import EvidenceError, MatrixError, UsageError
-from matrix.job import Prepared, WorkloadSpec
+from matrix.job import BENCHMARK, Prepared, WorkloadSpec
 from matrix.profile import Profile
-from matrix.sample import BENCHMARK, EXTRA, CellEvidence, LaunchRecord
+from matrix.sample import EXTRA, CellEvidence, LaunchRecord
 from matrix.strict import Strict, parse, parse_json
+from matrix.target import Executor
 
 LAUNCH = "launch.json"
 
@@ -35,7 +36,7 @@ class RunState(Strict):
     """What a run set out to do: enough to go on with it, or to refuse to."""
 
     target: str
-    executor: str
+    executor: Executor
     created: str
     attempt: int
     profile: Profile
@@ -98,6 +99,11 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root, self.bundles, self.runs = root, root / "bundles", root / "runs"
+
+    @property
+    def owner(self) -> str:
+        """What marks the containers of this store's runs."""
+        return digest(str(self.root.resolve()))[:32]
 
     @contextmanager
     def measuring(self) -> Iterator[None]:

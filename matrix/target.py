@@ -5,9 +5,9 @@ Refuses a machine that differs: an H200 never lands in the A100's column.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from matrix.errors import UsageError
 from matrix.strict import Strict, parse_toml
@@ -20,7 +20,16 @@ static: a property of the artifact or of the arithmetic (bytes, FLOPs). quality:
 changed against its reference.
 """
 
-Executor = Literal["native", "docker"]
+Executor = Literal["native", "docker", "emulator"]
+"""How a target's processes run: on this host, in containers, or on this host against containers that emulate a service."""
+
+
+class Limits(Strict):
+    """What a container of the target may use. `cores` is None for all of the engine's; memory has no swap beside it."""
+
+    memory_mb: int = Field(gt=0)
+    pids: int = Field(gt=0)
+    cores: int | None = Field(default=None, gt=0)
 
 
 class Expectation(Strict):
@@ -34,7 +43,11 @@ class Expectation(Strict):
 
 
 class Target(Strict):
-    """One row of the matrix."""
+    """One row of the matrix. `prepared_by` names the target whose environment trains and exports for this one.
+
+    `memory_mb` are a function's sizes, `every_ms` the intervals of its calls (0: a closed loop); `evaluation_examples` is
+    how many examples it is judged on where all would take hours.
+    """
 
     title: str
     group: str
@@ -47,6 +60,16 @@ class Target(Strict):
     emulates: tuple[Kind, ...] = ()
     serves_only: bool = False
     memory_mb: tuple[int, ...] = ()
+    every_ms: tuple[int, ...] = ()
+    evaluation_examples: int | None = None
+    limits: Limits | None = None
+    prepared_by: str | None = None
+
+    @model_validator(mode="after")
+    def _confined(self) -> Self:
+        if "docker" in self.executors and self.limits is None:
+            raise ValueError("a target that runs in containers needs limits")
+        return self
 
 
 class Targets(Strict):

@@ -1,4 +1,4 @@
-"""What each export answers on the whole evaluation set, example by example, so that differences are paired."""
+"""What each export answers on the evaluation set, example by example, so that differences are paired."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,11 @@ from matrix.workloads import examples, serving
 @pytest.mark.cells(suite="export_accuracy")
 def test_export_accuracy(cell, launch, measure):
     """Every output is finite; how far a second run strays is part of the evidence."""
-    device = launch.job.device if cell.variant == "torch_fp32" else "cpu"
-    predict = serving.load(cell.variant, launch, device=device, threads=measure.threads)
-    ids, classes = launch.examples.evaluation_ids(), len(launch.prepared.data.classes)
-    logits = measure.once(lambda: examples.predict_all(predict, ids, cell.batch, classes))
-    assert np.isfinite(logits).all(), "an output is not a number"
+    ids, classes = launch.examples.evaluation_ids()[: cell.examples], len(launch.prepared.data.classes)
+    with serving.answering(cell, launch, threads=measure.threads) as predict:
+        logits = measure.once(lambda: examples.predict_all(predict, ids, cell.batch, classes))
+        assert np.isfinite(logits).all(), "an output is not a number"
+        measure.facts(rerun_max_dlogit=examples.rerun_difference(predict, ids, cell.batch, logits))
     measure.facts(artifact_bytes=launch.prepared.artifacts[cell.variant].bytes)
-    measure.facts(rerun_max_dlogit=examples.rerun_difference(predict, ids, cell.batch, logits))
     measure.keep("outputs", logits)
-    measure.keep("labels", launch.examples.labels)
+    measure.keep("labels", launch.examples.labels[: cell.examples])

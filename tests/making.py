@@ -17,11 +17,10 @@ from matrix.bundle import Bundle, Evidence, FileEntry, Measured, Source
 from matrix.canonical import digest, file_digest
 from matrix.cell import Cell, Plan
 from matrix.estimates import Estimates, parse_estimates
-from matrix.job import DataIdentity, ModelIdentity, Prepared, SplitIdentity, WorkloadSpec
+from matrix.job import BENCHMARK, DataIdentity, ModelIdentity, Prepared, SplitIdentity, WorkloadSpec
 from matrix.policy import Policy, parse_policy
 from matrix.profile import Profiles, parse_profiles
 from matrix.sample import (
-    BENCHMARK,
     EXTRA,
     CellEvidence,
     ClockCheck,

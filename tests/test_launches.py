@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from matrix.cell import Cell
-from matrix.job import End, Folders, Job, WorkloadSpec
+from matrix.job import BENCHMARK, End, Folders, Job, WorkloadSpec
 from matrix.launches import record_of
-from matrix.sample import BENCHMARK, OUTCOMES, Outcome
+from matrix.sample import OUTCOMES, Outcome
 from tests.making import EAGER, ORT, TORCH, prepared, profiles
 
 

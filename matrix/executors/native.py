@@ -17,9 +17,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from matrix.job import EVENTS, End, Event, Order, Watch
+from matrix import definitions, host
+from matrix.job import EVENTS, End, Event, Folders, Order, Watch
 from matrix.orphans import die_with
+from matrix.sample import Confinement
 from matrix.strict import parse_json
+from matrix.target import Target
 
 _POLL_S = 0.1
 _NEEDED: Final = {
@@ -29,9 +32,28 @@ _NEEDED: Final = {
 }
 
 
+def missing(target: Target) -> str | None:  # noqa: ARG001 - this way asks nothing of a host but what the target expects
+    """A host that the target expects can always start a process."""
+    return None
+
+
+def unready(target: Target) -> str | None:
+    """What this environment lacks: packages, or a torch that can use the target's device."""
+    return _lacking(target.device)
+
+
+def cores(target: Target) -> int:  # noqa: ARG001 - a process takes all that this one may
+    """Cores that this process may use."""
+    return host.usable_cores()
+
+
+def asked(target: Target) -> Confinement | None:  # noqa: ARG001 - no limit is asked for
+    """Nothing confines a process of this host."""
+    return None
+
+
 @cache
-def missing(device: str) -> str | None:
-    """What this environment lacks for work on `device`: packages, or a torch that can use it."""
+def _lacking(device: str) -> str | None:
     absent = [name for name in _NEEDED[device] if find_spec(name) is None]
     if absent:
         return f"needs {', '.join(absent)} in this Python (install the target's extra, or use its tox environment)"
@@ -65,9 +87,12 @@ class _Follower:
 @contextmanager
 def _started(order: Order) -> Iterator[subprocess.Popen[bytes]]:
     """The process in a group of its own, which does not outlive this block."""
+    folders = Folders(cache=str(order.cache.resolve()), out=str(order.folder.resolve()))
+    job, file = order.job.model_copy(update={"folders": folders}), order.folder.resolve() / "job.json"
+    file.write_text(job.model_dump_json(), encoding="utf-8")
     with (order.folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - our own modules, by this interpreter; one system call before it
-            [sys.executable, *order.arguments],
+            [sys.executable, *job.command(str(definitions.suites()), str(file))],
             env={**os.environ, **order.variables},
             stdin=subprocess.DEVNULL,
             stdout=log,

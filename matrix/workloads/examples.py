@@ -43,7 +43,10 @@ def inputs_of(ids: Int) -> Inputs:
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded evaluation and training examples, flat, with the start of each; labels of the evaluation examples."""
+    """Encoded evaluation and training examples, flat, with the start of each; labels of the evaluation examples.
+
+    `texts` are those of the probes of their own lengths; `checkpoint` holds the checkpoint's logits of every evaluation example.
+    """
 
     evaluation: Int
     evaluation_starts: Int
@@ -51,6 +54,8 @@ class Examples:
     train: Int
     train_starts: Int
     train_labels: Int
+    texts: npt.NDArray[np.str_]
+    checkpoint: Float
     reference: dict[str, Float]
 
     @classmethod
@@ -58,8 +63,8 @@ class Examples:
         """The examples that `prepare` left in `folder`."""
         with np.load(folder / FILE, allow_pickle=False) as data:
             reference = {name.removeprefix("logits_"): data[name] for name in data.files if name.startswith("logits_")}
-            fields = ("evaluation", "evaluation_starts", "labels", "train", "train_starts", "train_labels")
-            return cls(**{name: data[name] for name in fields}, reference=reference)
+            others = [name for name in data.files if not name.startswith("logits_")]
+            return cls(**{name: data[name] for name in others}, reference=reference)
 
     def evaluation_ids(self) -> list[Int]:
         """Each evaluation example's ids."""

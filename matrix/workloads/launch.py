@@ -8,10 +8,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ from matrix.canonical import file_digest
 from matrix.cell import Cell
 from matrix.errors import UsageError
 from matrix.identity import workload_id
-from matrix.job import Job
-from matrix.load import LoadMark
+from matrix.job import Image, Job
+from matrix.load import CpuSeconds, LoadMark
 from matrix.profile import Sampling
 from matrix.sample import EXTRA, CellEvidence, Load, Timing
 from matrix.strict import Strict
@@ -30,6 +30,9 @@ from matrix.workloads.clock import on_device
 from matrix.workloads.examples import Examples
 from matrix.workloads.progress import Tell, teller
 from matrix.workloads.sampling import Inputs, Sampler
+
+if TYPE_CHECKING:
+    from matrix.workloads.function import Functions
 
 ONCE = Sampling(
     min_rounds=1, max_rounds=1, cap_s=1.0, width=1.0, doubt_width=1.0, warmup_calls=0, warmup_cap_s=0.0, steady=1.0
@@ -48,6 +51,7 @@ class Launch:
         self.job, self.prepared, self.index = job, job.prepared, job.launch
         self.cache, self.out = Cache(Path(job.folders.cache)), Path(job.folders.out)
         self.tell: Tell = teller(self.out)
+        self._ended = ExitStack()
 
     def append(self, name: str, line: Strict) -> None:
         """Append one JSON line to a file in the launch's folder."""
@@ -57,6 +61,28 @@ class Launch:
     def artifact(self, name: str) -> Path:
         """The model file of an export format."""
         return self.cache.folder("exports", self.prepared.exports) / name / self.prepared.artifacts[name].model
+
+    @property
+    def image(self) -> Image:
+        """The image that is measured.
+
+        Raises:
+            UsageError: this launch has none.
+        """
+        if self.job.image is None:
+            raise UsageError("this launch has no image", remedy="run it in containers")
+        return self.job.image
+
+    @cached_property
+    def functions(self) -> Functions:
+        """The functions that this launch is a client of."""
+        from matrix.workloads.function import Functions  # noqa: PLC0415 - images do not have the engine's SDK
+
+        return self._ended.enter_context(Functions(self, self.job.owner))
+
+    def close(self) -> None:
+        """End what the launch holds open."""
+        self._ended.close()
 
     @cached_property
     def examples(self) -> Examples:
@@ -106,21 +132,28 @@ class Measurement:
         beside.replace(folder / f"{name}.npy")
         self._files[kind] = name
 
-    def once(self, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - passes through the call's result
+    def once(self, call: Callable[[], Any], elsewhere: CpuSeconds = lambda: 0.0) -> Any:  # noqa: ANN401 - passes through the call's result
         """Make the call once, timed; its result."""
         kept: list[Any] = []
-        self.sampled(lambda: kept.append(call()), ONCE)
+        self.sampled(lambda: kept.append(call()), ONCE, elsewhere=elsewhere)
         return kept[0]
 
     def sampled(
-        self, call: Callable[..., Any], rules: Sampling, inputs: Inputs = lambda: itertools.repeat(((), {}))
+        self,
+        call: Callable[..., Any],
+        rules: Sampling,
+        inputs: Inputs = lambda: itertools.repeat(((), {})),
+        elsewhere: CpuSeconds = lambda: 0.0,
     ) -> int:
-        """Sample `call` under `rules` with these arguments; the number of claimed rounds."""
+        """Sample `call` under `rules` with these arguments; the number of claimed rounds.
+
+        `elsewhere` tells the CPU time of what works for the call outside this process and its children.
+        """
         self.benchmark.group = self.cell.suite
         sampler = Sampler(on_device(call, self.device), inputs, rules, self.launch.tell, self.cell.id)
-        mark = LoadMark.now()
+        mark = LoadMark.now(elsewhere)
         timing = sampler.run(self.benchmark, lambda: list(self.benchmark.stats.stats.data))
-        self._sampled = (timing, mark.until_now())
+        self._sampled = (timing, mark.until_now(elsewhere))
         return timing.rounds
 
     def file(self) -> None:

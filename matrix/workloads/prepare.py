@@ -30,6 +30,8 @@ from matrix.workloads.student import StudentMaker, given_digest, story_of
 from matrix.workloads.train import encode
 
 _HERE = Path(__file__).parent
+_BATCH = 64
+"""Evaluation examples that the checkpoint answers at once: fp32 is exact up to rounding at any batch."""
 _EXPORTERS = (
     "nncf",
     "onnx",
@@ -156,9 +158,12 @@ class Preparation:
             "train": seen,
             "train_starts": seen_starts,
             "train_labels": train.labels.numpy(),
+            "texts": np.array(self.splits.evaluation.texts[: examples.OWN_LENGTHS], dtype=np.str_),
         }
-        found = examples.Examples(**arrays, reference={})
         predict = torch_eager.load(self.student / "model.safetensors", device="cpu", threads=torch.get_num_threads())
+        rows = np.split(held, held_starts[1:])
+        arrays["checkpoint"] = examples.predict_all(predict, rows, _BATCH, len(self.splits.names))
+        found = examples.Examples(**arrays, reference={})
         answers = {
             f"logits_{n}": np.vstack([predict(x) for x in found.probes(n)]) for n in self.job.profile.latency_lengths
         }

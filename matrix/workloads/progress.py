@@ -1,18 +1,23 @@
-"""Progress of a process in an image: one JSON line an event, in a file that the host follows."""
+"""Progress of a process in an image: one JSON line an event, in a file or on a descriptor that the host follows."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from matrix.job import EVENTS, Event
+from matrix.job import EVENTS, EVENTS_DESCRIPTOR, Event
 
 Tell = Callable[[Event], None]
 
 
 def teller(folder: Path, *, every_s: float = 0.2) -> Tell:
-    """A function that appends events to `folder`, at most one each `every_s` seconds for the same stage and detail."""
+    """A function that tells events, at most one each `every_s` seconds for the same stage and detail.
+
+    They are appended to a file in `folder`, unless the process was given a descriptor for them (matrix.supervised).
+    """
+    given = os.environ.get(EVENTS_DESCRIPTOR)
     path, last = folder / EVENTS, {"key": ("", ""), "at": 0.0}
 
     def tell(event: Event) -> None:
@@ -21,7 +26,11 @@ def teller(folder: Path, *, every_s: float = 0.2) -> Tell:
         if key == last["key"] and now - float(str(last["at"])) < every_s and not finished:
             return
         last.update(key=key, at=now)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(event.model_dump_json(exclude_none=True) + "\n")
+        line = (event.model_dump_json(exclude_none=True) + "\n").encode()
+        if given:
+            os.write(int(given), line)
+            return
+        with path.open("ab") as stream:
+            stream.write(line)
 
     return tell

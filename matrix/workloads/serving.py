@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol, Self
 
 import numpy as np
 
+from matrix.cell import Cell
 from matrix.errors import EvidenceError
 from matrix.workloads import serve
 from matrix.workloads.examples import Float
 from matrix.workloads.launch import Launch
+from matrix.workloads.sampling import Arguments
 from matrix.workloads.serve import Inputs, Predict
 
 _EXACT = 1e-4
@@ -34,6 +37,111 @@ def load(variant: str, launch: Launch, *, device: str, threads: int) -> Predict:
     name = variant if variant in serve.SERVINGS else serve.serving_of(variant)
     serving = serve.SERVINGS[name]
     return serve.runtime(name).load(launch.artifact(serving.format), device=device, threads=threads)
+
+
+class Answers(Protocol):
+    """What a warm cell samples: its requests, and the call that answers one."""
+
+    @property
+    def requests(self) -> Sequence[Any]:
+        """One a probe."""
+
+    @property
+    def call(self) -> Callable[[Any], Float]:
+        """The function that answers one request with its logits."""
+
+    def arrivals(self) -> Iterator[Arguments]:
+        """The requests as calls, each when it is due."""
+
+    def cpu_s(self) -> float:
+        """CPU seconds of what answers outside this process."""
+
+    def facts(self) -> dict[str, float | None]:
+        """What the clock does not tell, by metric name."""
+
+
+class FirstAnswer(Protocol):
+    """What a cold cell times: a block in which something starts from nothing and answers once."""
+
+    def __enter__(self) -> Self:
+        """Get ready, outside the clock."""
+
+    def __exit__(self, *_: object) -> None:
+        """End what was started, outside the clock."""
+
+    def first_answer(self) -> None:
+        """Start and answer, inside the clock."""
+
+    def told(self) -> tuple[Float, dict[str, float | None]]:
+        """The logits, and where the time went, by metric name."""
+
+    def cpu_s(self) -> float:
+        """CPU seconds of what answers outside this process and its children."""
+
+
+class InProcess:
+    """A runtime in this process as a latency cell calls it: its requests are its probes."""
+
+    def __init__(self, predict: Predict, probes: Sequence[Inputs]) -> None:
+        self.requests: Sequence[Any] = probes
+        self._predict = predict
+
+    @property
+    def call(self) -> Predict:
+        """The runtime's own function: the harness adds no frame to what is timed."""
+        return self._predict
+
+    def arrivals(self) -> Iterator[Arguments]:
+        """The probes in turn, one at once after the other."""
+        return itertools.cycle(((probe,), {}) for probe in self.requests)
+
+    def cpu_s(self) -> float:
+        """Nothing works for this process elsewhere."""
+        return 0.0
+
+    def facts(self) -> dict[str, float | None]:
+        """Nothing that the clock does not tell."""
+        return {}
+
+
+@contextmanager
+def service(cell: Cell, launch: Launch, *, threads: int) -> Iterator[Answers]:
+    """What answers a warm cell's requests: a runtime here, or a function."""
+    probes = launch.examples.probes(cell.length or "data")
+    if not launch.job.emulates:
+        yield InProcess(load(cell.variant, launch, device=launch.job.device, threads=threads), probes)
+        return
+    # at the data's own lengths what a client sends: the function's own tokenizer is in the call
+    sent = [str(text) for text in launch.examples.texts] if cell.length == "data" else probes
+    with launch.functions.service(cell, sent) as serves:
+        yield serves
+
+
+@contextmanager
+def answering(cell: Cell, launch: Launch, *, threads: int) -> Iterator[Predict]:
+    """What answers an accuracy cell: a runtime here, or a function at full speed; a function's reference was prepared."""
+    if not launch.job.emulates:
+        device = launch.job.device if cell.variant == "torch_fp32" else "cpu"
+        yield load(cell.variant, launch, device=device, threads=threads)
+    elif cell.variant == "torch_fp32":
+        yield _recorded(launch)
+    else:
+        with launch.functions.at_full_speed(cell.variant) as predict:
+            yield predict
+
+
+def _recorded(launch: Launch) -> Predict:
+    """The checkpoint's answers to the evaluation examples, as the preparing environment gave them."""
+    ids = launch.examples.evaluation_ids()
+    known = {row.tobytes(): logits for row, logits in zip(ids, launch.examples.checkpoint, strict=True)}
+    return lambda inputs: np.stack([known[row.tobytes()] for row in inputs["input_ids"]])
+
+
+def cold_start(cell: Cell, launch: Launch) -> FirstAnswer:
+    """A process or an instance of a function that starts from nothing to answer the first probe of the data's own length."""
+    if launch.job.emulates:
+        return launch.functions.cold_start(cell, str(launch.examples.texts[0]))
+    return ColdStart(cell.variant, launch, launch.examples.probes("data")[0])
 
 
 def same_answers(logits: Float, reference: Float, *, exact: bool) -> None:
@@ -56,14 +164,14 @@ def same_answers(logits: Float, reference: Float, *, exact: bool) -> None:
         raise EvidenceError(f"logits correlate by {alike:.3f} with the reference", remedy=f"at least {_LIKE} is asked")
 
 
-def agree(predict: Predict, probes: Sequence[Inputs], reference: Float, *, exact: bool) -> None:
-    """Answer the first probes and compare with the reference (`same_answers`).
+def agree(answers: Answers, reference: Float, *, exact: bool) -> None:
+    """Answer the first requests and compare with the reference (`same_answers`).
 
     Raises:
         EvidenceError: the runtime answers otherwise.
     """
-    first = probes[:_COMPARED]
-    same_answers(np.vstack([predict(probe) for probe in first]), reference[: len(first)], exact=exact)
+    found = [answers.call(request) for request in answers.requests[:_COMPARED]]
+    same_answers(np.vstack(found), reference[: len(found)], exact=exact)
 
 
 class ColdStart:
@@ -81,6 +189,10 @@ class ColdStart:
         }
         self.variant, self._answer = variant, ""
         self._command = [sys.executable, "-m", "matrix.workloads.serve.cold", json.dumps(orders)]
+
+    def cpu_s(self) -> float:
+        """Its process is a child of this one."""
+        return 0.0
 
     def __enter__(self) -> Self:
         self._ended = ExitStack()

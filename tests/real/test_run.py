@@ -16,8 +16,8 @@ import pytest
 from matrix import definitions
 from matrix.errors import IncompleteError, UsageError
 from matrix.findings import findings_of
+from matrix.job import BENCHMARK
 from matrix.run import failures, run
-from matrix.sample import BENCHMARK
 from matrix.store import Store, load
 from matrix.trust import Today, judge
 from tests.making import policy
