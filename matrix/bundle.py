@@ -17,7 +17,7 @@ from matrix.canonical import digest
 from matrix.cell import Cell, Exclusion
 from matrix.job import Image, Prepared, WorkloadSpec
 from matrix.profile import Profile
-from matrix.sample import CellEvidence, LaunchRecord
+from matrix.sample import CellEvidence, Inventory, LaunchRecord
 from matrix.strict import Strict
 
 MANIFEST = "bundle.json"
@@ -99,13 +99,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A bundle as read back: what judgement works on. `faults` name every file that does not match its digest."""
+    """A bundle as read back: what judgement works on. `faults` name every file that does not match its digest.
+
+    `inventory` is that of the first launch that took one: what its image holds.
+    """
 
     bundle: Bundle
     name: str
     measured: Mapping[tuple[str, int], Measured]
     arrays: Mapping[str, npt.NDArray[Any]]
     faults: tuple[str, ...] = field(default=())
+    inventory: Inventory | None = None
 
     def launches_of(self, cell: str) -> dict[int, Measured]:
         """What each launch measured of the cell with this identifier."""

@@ -64,10 +64,14 @@ def lacking(platform: str, *, gpu: bool) -> str | None:
     return None
 
 
+def is_far() -> bool:
+    """Whether DOCKER_HOST names an engine on another machine."""
+    return not os.environ.get("DOCKER_HOST", "unix://").startswith(("unix://", "npipe://"))
+
+
 def is_local() -> bool:
     """Whether this host's own processes can reach containers by their addresses: a Linux engine behind a socket here."""
-    socket = os.environ.get("DOCKER_HOST", "unix://").startswith("unix://")
-    return socket and system() == "Linux" and connect().info()["OperatingSystem"] != "Docker Desktop"
+    return not is_far() and system() == "Linux" and connect().info()["OperatingSystem"] != "Docker Desktop"
 
 
 def foreign(platform: str) -> str | None:

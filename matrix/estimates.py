@@ -29,6 +29,8 @@ class Place(Strict):
     length: int | Literal["data"] | None = None
     mode: Literal["warm", "cold"] | None = None
     memory_mb: int | None = None
+    init: Literal["full", "throttled"] | None = None
+    every_ms: int | None = None
 
 
 class Estimate(Strict):
@@ -76,7 +78,7 @@ def parse_estimates(text: str, where: str = "estimates.toml") -> Estimates:
     return parse_toml(Estimates, text, where)
 
 
-_FREE = ("batch", "length", "mode", "memory_mb")
+_FREE = ("batch", "length", "mode", "memory_mb", "init", "every_ms")
 
 
 def _names(place: Place, judged: Judged) -> bool:

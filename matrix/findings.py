@@ -27,6 +27,11 @@ from matrix.verdict import Doubt, Finding, Reason
 RERUN = "rerun_max_dlogit"
 _RERUN_TOLERANCE = 1e-4
 """A logit may move by rounding where a runtime sums in another order the second time; the fp32 parity bound."""
+PART = "bytes:"
+"""What the facts about an image's parts begin with; the part's name follows."""
+_CAUSES = 3
+"""How many parts are named as what makes an image large: with more, none of them would be the cause."""
+_BUILDS = {"cold_build_s", "warm_build_s"}
 _QUANTILES = {"p50_s": 0.5, "p95_s": 0.95, "p99_s": 0.99}
 Floats = npt.NDArray[np.float64]
 Reasons = tuple[tuple[Reason, ...], tuple[Reason, ...]]
@@ -103,10 +108,33 @@ def _ratio(evidence: Evidence, cell: Cell) -> Iterator[Number]:
         yield replace(_over_launches("ratio", [math.exp(value) for value in logs], 1), launches=len(logs))
 
 
+def _packaging(launches: Sequence[Measured]) -> Iterator[Number]:
+    """What an image or an import said of itself: a size with its causes, and a build as the one time that it is.
+
+    Every launch repeats when its image was built: five copies of one time are one observation, with no interval.
+    """
+    for number in _facts(launches):
+        if number.metric == "image_bytes":
+            yield replace(number, notes=_causes(launches[0]))
+        elif number.metric in _BUILDS:
+            yield replace(_over_launches(number.metric, [launches[0].evidence.facts[number.metric]], 1), launches=1)
+        else:
+            yield number
+
+
+def _causes(measured: Measured) -> dict[str, float]:
+    """The largest parts of an image, by name."""
+    parts = {name.removeprefix(PART): value for name, value in measured.evidence.facts.items() if name.startswith(PART)}
+    return dict(sorted(parts.items(), key=lambda part: (-part[1], part[0]))[:_CAUSES])
+
+
 def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured]) -> Iterator[Number]:
     if cell.suite == "export_accuracy":
         yield from quality.numbers_of(evidence, cell)
-    elif cell.suite != "packaging":
+    elif cell.suite == "packaging":
+        yield from _packaging(launches)
+        return
+    else:
         yield from (_training if cell.suite == "training_step" else _latency)(cell, launches)
         yield from _ratio(evidence, cell)
     yield from _facts(launches)

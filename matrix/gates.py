@@ -176,9 +176,18 @@ def _result(gate: Gate, target: str, cell: Cell, judged: Sequence[Judged]) -> Ga
     answer, why, one = min(answers, key=lambda item: (_WORST[item[0]], _room(gate, item[2]), item[2].finding.bundle))
     bound = _bound(gate, one)[0]
     finite = bound if bound is not None and math.isfinite(bound) else None
+    if answer != "pass" and gate.metric == "image_bytes":
+        why += _causes(one)
     attempts = f" (the worst of {len(judged)} attempts)" if len(judged) > 1 else ""
     result = _missing(gate, target, cell, why + attempts)
     return result.model_copy(update={"answer": answer, "bound": finite, "badge": one.state.badge})
+
+
+def _causes(judged: Judged) -> str:
+    """What makes the image large: what to look at first when it must shrink."""
+    finding = judged.finding
+    told = ", ".join(f"{name} {show(size, finding.unit)}" for name, size in finding.notes.items())
+    return f"; its largest parts: {told}" if told else ""
 
 
 def _newest(judged: Sequence[Judged]) -> Judged | None:

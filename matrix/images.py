@@ -27,12 +27,15 @@ from matrix.job import Image, Layer
 from matrix.strict import parse_json
 
 BAKE: Final = "images/docker-bake.hcl"
+STAND_IN: Final = "cuda-stand-in"
+"""The cuda image with the CPU's packages, which CI builds: no target runs it."""
 INPUTS: Final = "distill-matrix.inputs.sha256"
 SOURCE: Final = "distill-matrix.source.sha256"
 SUITES: Final = "distill-matrix.suites.sha256"
 LOCK: Final = "distill-matrix.lock.sha256"
 REVISION: Final = "org.opencontainers.image.revision"
 
+_IGNORED: Final = "images/Dockerfile.dockerignore"
 _SHARED: Final = ("images/Dockerfile", "images/prune.sh", "images/strip.py", "images/warm.py", BAKE)
 _TAIL_LINES: Final = 25
 _LAYERS: Final = re.compile(r"(RUN|COPY|ADD|WORKDIR) ")
@@ -58,9 +61,20 @@ def _root() -> Path:
 
 
 def _lock(root: Path, name: str) -> Path:
+    if name == STAND_IN:
+        name = "cpu-openvino"
     if name.startswith("lambda-"):
         return root / "images" / "lambda" / f"requirements-{name.removeprefix('lambda-')}.txt"
     return root / "images" / name / "requirements.txt"
+
+
+def _code(root: Path) -> Iterator[Path]:
+    """What the images' last layer holds: all that is not the host's side by the build's own list."""
+    lines = (root / _IGNORED).read_text(encoding="utf-8").splitlines()
+    left_out = {root / line for line in lines if line.startswith("matrix/")}
+    for path in [*(root / "matrix").rglob("*"), *(root / "suites").glob("*")]:
+        if path.suffix in {".py", ".toml", ".ini"} and left_out.isdisjoint([path, *path.parents]):
+            yield path
 
 
 def labels(name: str) -> dict[str, str]:
@@ -83,8 +97,7 @@ def labels(name: str) -> dict[str, str]:
         source = tree_digest([p for p in inputs if p.suffix == ".py"], root)
     else:
         inputs = [lock, *(root / name for name in _SHARED)]
-        code = [p for p in (root / "matrix").rglob("*") if p.suffix in {".py", ".toml"}]
-        source = tree_digest([*code, *(root / "suites").glob("*.*"), root / "pyproject.toml"], root)
+        source = tree_digest(_code(root), root)
     found = definitions.source()
     revision = (found.commit or "unknown") + (" with uncommitted changes" if found.dirty else "")
     return {
@@ -181,6 +194,7 @@ def build(name: str, say: Say, *, fresh: bool = False) -> Image:
     seconds = time.monotonic() - begun
     if process.returncode:
         raise IncompleteError(f"the image {name} was not built", remedy="\n".join(seen.tail))
+    engine.connect().images.prune(filters={"dangling": True, "label": INPUTS})  # what this build took the name from
     before = record(name)
     image = _described(name, defined, before)
     spent: dict[str, float | None] = {"cold_build_s" if seen.cold else "warm_build_s": seconds}

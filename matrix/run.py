@@ -13,7 +13,7 @@ from matrix.bundle import Bundle
 from matrix.canonical import digest
 from matrix.cell import Cell
 from matrix.choose import choose, executor_of, how
-from matrix.errors import EvidenceError, IncompleteError, UsageError
+from matrix.errors import EvidenceError, HostError, IncompleteError, UsageError
 from matrix.executors import EXECUTORS
 from matrix.job import End, Event, Folders, Image, Job, Order, Prepared, WorkloadSpec
 from matrix.launches import record_of
@@ -221,9 +221,14 @@ class Runner:
     def _launch(self, index: int, prepared: Prepared) -> None:
         place, started = self.folder.workplace(f"launch-{index:02d}"), datetime.now(UTC)
         job = self._job(place, index, prepared)
+        asked = EXECUTORS[self.state.executor].asked(self.target)  # now: the engine may be gone afterwards
         end = self._execute(job, place, {}, job.profile.launch_timeout_s)
-        record = record_of(place, job, end, started, EXECUTORS[self.state.executor].asked(self.target))
+        record = record_of(place, job, end, started, asked)
         self._places([*self.folder.finished().values(), record])
+        if record.host and (other := host.differs(self.target.expect, record.host)):
+            raise HostError(
+                f"this is no {self.target.title}: {' and '.join(other)}", remedy="measure the machine that it is"
+            )
         self.folder.keep_launch(place, record)
         for fault in record.broken:
             self.watcher.say(f"launch {index} is invalid: {fault}")

@@ -23,13 +23,15 @@ from matrix.bundle import MANIFEST, Bundle, Evidence, FileEntry, Measured, Sourc
 from matrix.canonical import digest, file_digest
 from matrix.cell import Plan
 from matrix.errors import EvidenceError, MatrixError, UsageError
-from matrix.job import BENCHMARK, Prepared, WorkloadSpec
+from matrix.job import BENCHMARK, Image, Prepared, WorkloadSpec
 from matrix.profile import Profile
-from matrix.sample import EXTRA, CellEvidence, LaunchRecord
+from matrix.sample import EXTRA, INVENTORY, CellEvidence, Inventory, LaunchRecord
+from matrix.sbom import render
 from matrix.strict import Strict, parse, parse_json
 from matrix.target import Executor
 
 LAUNCH = "launch.json"
+SBOM = "sbom.cdx.json"
 
 
 class RunState(Strict):
@@ -141,7 +143,11 @@ class Store:
         return sealed + sum(1 for found in self.runs.glob(f"{target}-*/run.json"))
 
     def seal(self, run: RunFolder, bundle: Bundle) -> Path:
-        """Turn a run whose launches all ended into a bundle, and sweep the run. Sealing twice gives the same bundle."""
+        """Turn a run whose launches all ended into a bundle, and sweep the run. Sealing twice gives the same bundle.
+
+        Raises:
+            EvidenceError: a launch's inventory cannot be read; the run stays where it is.
+        """
         beside = self.bundles / f".{run.path.name}"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
@@ -149,6 +155,7 @@ class Store:
             place = beside / name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, place)
+        _add_sbom(beside, bundle.image)
         sealed = bundle.model_copy(update={"files": listed(beside)})
         _write(beside / MANIFEST, sealed.model_dump_json(indent=1))
         place = self.bundles / f"{sealed.target}-{sealed.digest[:12]}"
@@ -181,8 +188,32 @@ def _parts(run: RunFolder) -> Iterator[tuple[Path, str]]:
         for name in (LAUNCH, BENCHMARK):
             if (folder / name).exists():
                 yield folder / name, f"launches/{index:02d}/{name}"
+        if _is_whole(folder / INVENTORY):
+            yield folder / INVENTORY, f"launches/{index:02d}/{INVENTORY}"
         for output in sorted(folder.glob("outputs/*.npy")):
             yield output, f"outputs/{output.name}"
+
+
+def _is_whole(line: Path) -> bool:
+    """Whether a file holds its one line: a process that was killed while writing leaves half of it, which says nothing."""
+    return line.exists() and line.read_bytes().endswith(b"\n")
+
+
+def _inventory(folder: Path) -> Inventory | None:
+    """What the first launch that took an inventory found; every launch's must be readable."""
+    files = sorted(folder.glob(f"launches/*/{INVENTORY}"))
+    found = [parse_json(Inventory, path.read_bytes(), f"{path.parent.name}/{path.name}") for path in files]
+    return found[0] if found else None
+
+
+def _add_sbom(folder: Path, image: Image | None) -> None:
+    """Write the image's bill of materials beside the launches, where one of them took an inventory."""
+    try:
+        found = _inventory(folder)
+    except MatrixError as error:
+        raise EvidenceError("an inventory cannot be read", remedy=f"measure the image again ({error})") from error
+    if found:
+        _write(folder / SBOM, render(found, image))
 
 
 def listed(folder: Path) -> dict[str, FileEntry]:
@@ -240,12 +271,16 @@ def load(folder: Path) -> Evidence:
             f"{folder} has no readable manifest", remedy=f"restore {manifest.name} or remove the folder ({error})"
         ) from None
     faults = _faults(folder, bundle)
-    if not folder.name.endswith(bundle.digest[:12]):
-        faults = (f"{MANIFEST}: changed, its digest is {bundle.digest[:12]}", *faults)
+    written = digest(json.loads(manifest.read_bytes()))[
+        :12
+    ]  # as it was sealed: a field added since then changes no name
+    if not folder.name.endswith(written):
+        faults = (f"{MANIFEST}: changed, its digest is {written}", *faults)
     if faults:
         return Evidence(bundle, folder.name, {}, {}, faults)
     try:
-        return Evidence(bundle, folder.name, dict(_measured(folder, bundle)), _arrays(folder, bundle))
+        measured, arrays = dict(_measured(folder, bundle)), _arrays(folder, bundle)
+        return Evidence(bundle, folder.name, measured, arrays, inventory=_inventory(folder))
     except (KeyError, ValueError, TypeError, MatrixError) as error:
         raise EvidenceError(
             f"{folder} is no evidence", remedy=f"its files match their digests but cannot be read ({error!r})"

@@ -11,19 +11,27 @@ from pathlib import Path
 
 import pytest
 
+from matrix import engine
+
 REQUIRED = frozenset(filter(None, os.environ.get("MATRIX_REQUIRE", "").split(",")))
 """Tools whose tests must fail rather than skip where the tool is missing: CI sets it, a user's machine does not."""
 
 _REAL = Path(__file__).parent / "real"
 
 
+def _lacking() -> dict[str, str]:
+    """What tests of each marker lack on this machine."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    found = {"browser": None if browser else "no Chromium here", "engine": engine.lacking("linux/amd64", gpu=False)}
+    return {marker: reason for marker, reason in found.items() if reason and marker not in REQUIRED}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what this machine cannot run, with the reason; never where MATRIX_REQUIRE asks for it."""
-    if shutil.which("chromium") or shutil.which("google-chrome") or "browser" in REQUIRED:
-        return
-    for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.skip(reason="no Chromium here (MATRIX_REQUIRE=browser makes this a failure)"))
+    for marker, reason in _lacking().items():
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=f"{reason} (MATRIX_REQUIRE={marker} makes this a failure)"))
 
 
 @pytest.fixture(autouse=True)

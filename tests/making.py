@@ -17,15 +17,20 @@ from matrix.bundle import Bundle, Evidence, FileEntry, Measured, Source
 from matrix.canonical import digest, file_digest
 from matrix.cell import Cell, Plan
 from matrix.estimates import Estimates, parse_estimates
-from matrix.job import BENCHMARK, DataIdentity, ModelIdentity, Prepared, SplitIdentity, WorkloadSpec
+from matrix.job import BENCHMARK, DataIdentity, Image, Layer, ModelIdentity, Prepared, SplitIdentity, WorkloadSpec
 from matrix.policy import Policy, parse_policy
 from matrix.profile import Profiles, parse_profiles
 from matrix.sample import (
     EXTRA,
+    INVENTORY,
     CellEvidence,
     ClockCheck,
+    Confinement,
+    DebianPackage,
     Environment,
     HostClass,
+    Installed,
+    Inventory,
     LaunchRecord,
     Load,
     Outcome,
@@ -57,6 +62,68 @@ TORCH = Cell(suite="export_accuracy", workload="intent", variant="torch_fp32", b
 INT8 = Cell(suite="export_accuracy", workload="intent", variant="onnx_int8", batch=1)
 EAGER = Cell(suite="inference_latency", workload="intent", variant="torch_eager", mode="warm", batch=1, length=16)
 ORT = EAGER.model_copy(update={"variant": "ort_int8"})
+PACKED = Cell(suite="packaging", workload="intent", variant="image")
+IMPORT = PACKED.model_copy(update={"variant": "import_numpy"})
+SERVED = ORT.model_copy(update={"memory_mb": 1024, "every_ms": 0})
+STARTED = Cell(
+    suite="inference_latency",
+    workload="intent",
+    variant="ort_int8",
+    mode="cold",
+    batch=1,
+    length="data",
+    memory_mb=1024,
+    init="throttled",
+)
+
+IMAGE = Image(
+    name="cpu-openvino",
+    id="sha256:" + "1d" * 32,
+    platform="linux/amd64",
+    revision="c" * 40,
+    inputs_sha256="1e" * 32,
+    source_sha256="50" * 32,
+    base="distill-matrix/base:amd64",
+    base_created="2026-10-21T22:34:41Z",
+    layers=(
+        Layer(made_by="the base", sha256="ba" * 32, bytes=82_000_000, compressed_bytes=30_000_000),
+        Layer(made_by="COPY /opt/venv", sha256="0b" * 32, bytes=1_118_000_000, compressed_bytes=340_000_000),
+    ),
+)
+HELD = Inventory(
+    python=(
+        Installed(name="Small_One", version="1.0", licence="", bytes=1_000),
+        Installed(name="numpy", version="2.4.6", licence="BSD-3-Clause AND MIT", bytes=49_000_000),
+        Installed(name="old", version="0.1", licence="UNKNOWN", bytes=2_000),
+        Installed(name="torch", version="2.13.0+cpu", licence="BSD License", bytes=421_000_000),
+    ),
+    debian=(DebianPackage(name="libc6", version="2.36-9+deb12u13", architecture="amd64"),),
+)
+PARTS = {
+    "image_bytes": 1.2e9,
+    "compressed_bytes": 370e6,
+    "layers": 2.0,
+    "packages": 5.0,
+    "warm_build_s": 0.9,
+    "base_age_s": 32 * 86_400.0,
+    "bytes:base": 82e6,
+    "bytes:torch": 421e6,
+    "bytes:numpy": 49e6,
+    "bytes:old": 2e3,
+}
+"""What a launch notes of `IMAGE`."""
+LIMITS = Confinement(
+    user=10_001,
+    read_only=True,
+    interfaces=("lo",),
+    capabilities=0,
+    no_new_privileges=True,
+    seccomp=True,
+    pids=1024,
+    memory_bytes=12 << 30,
+    memory_swap_bytes=12 << 30,
+    cpus=(0, 1),
+)
 
 
 def targets() -> Targets:
@@ -126,9 +193,15 @@ def evidence(  # noqa: PLR0913 - a test says what it cares about, by name
     torch: str = "2.13.0+cpu",
     weights: str = "w" * 64,
     environment: str = "v" * 64,
+    image: Image | None = None,
+    inventory: Inventory | None = None,
+    confined: tuple[Confinement, Confinement] | None = None,
     **source: Any,  # noqa: ANN401 - fields of Source
 ) -> Evidence:
-    """A bundle with these samples (a list a launch) and outputs (in launch 1), on a quiet host unless said otherwise."""
+    """A bundle with these samples (a list a launch) and outputs (in launch 1), on a quiet host unless said otherwise.
+
+    `confined` are the limits that its launches were asked to have and those that they found.
+    """
     samples, outputs, lost = samples or {}, outputs or {}, lost or {}
     arrays: dict[str, npt.NDArray[Any]] = {}
 
@@ -167,8 +240,8 @@ def evidence(  # noqa: PLR0913 - a test says what it cares about, by name
     )
     bundle = Bundle(
         target=target,
-        executor="native",
-        image=None,
+        executor="docker" if image else "native",
+        image=image,
         created=created.isoformat(),
         attempt=1,
         profile=profiles().of("quick"),
@@ -192,12 +265,14 @@ def evidence(  # noqa: PLR0913 - a test says what it cares about, by name
                 started=created.isoformat(),
                 seconds=1.0,
                 exit_code=0,
+                asked=confined[0] if confined else None,
+                confinement=confined[1] if confined else None,
             )
             for index, told in orders.items()
         ),
         files={"launches/01/benchmark.json": FileEntry(sha256=digest([repr(samples), sorted(arrays)]), bytes=1)},
     )
-    return Evidence(bundle, f"{target}-{bundle.digest[:12]}", measured, arrays)
+    return Evidence(bundle, f"{target}-{bundle.digest[:12]}", measured, arrays, inventory=inventory)
 
 
 def ran(store: Store, one: Evidence) -> RunFolder:
@@ -231,6 +306,8 @@ def ran(store: Store, one: Evidence) -> RunFolder:
                 told = found.evidence.model_copy(update=files).model_dump(mode="json")
                 benchmarks.append({"stats": {"data": list(found.samples)}, "extra_info": {EXTRA: told}})
         (place / BENCHMARK).write_text(json.dumps({"benchmarks": benchmarks}), encoding="utf-8")
+        if one.inventory:
+            (place / INVENTORY).write_text(one.inventory.model_dump_json() + "\n", encoding="utf-8")
         run.keep_launch(place, record)
     return run
 

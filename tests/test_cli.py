@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from matrix import definitions, host
+from matrix import definitions, engine, host
 from matrix.__main__ import main
 from matrix.bundle import MANIFEST, Evidence
 from matrix.errors import ExitCode
@@ -61,6 +61,7 @@ def matrix(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     monkeypatch.setattr(host.platform, "system", lambda: "Linux")
     monkeypatch.setattr(host.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(host, "cpu_flags", lambda: frozenset({"avx2", "hypervisor"}))
+    monkeypatch.setattr(engine, "lacking", lambda *_, **__: "needs a Docker engine (no Docker engine answers)")
 
     def call(*arguments: object) -> Answer:
         monkeypatch.setattr(sys, "argv", ["matrix", *map(str, arguments)])
@@ -84,7 +85,7 @@ def exported(lost: int, **changes: object) -> Evidence:
     [
         ("mps", "needs Darwin on arm64 (this host is Linux on x86_64)"),
         ("cuda", "cuda-a100 needs a GPU called 'NVIDIA A100*' (this host has none)"),
-        ("lambda-x86", "needs the docker executor, which is not built yet"),
+        ("lambda-x86", "needs a Docker engine (no Docker engine answers)"),
     ],
 )
 @pytest.mark.parametrize("command", ["doctor", "run"])
@@ -103,7 +104,8 @@ def test_a_target_that_this_host_cannot_run_ends_with_one_sentence(
 def test_cuda_is_the_target_whose_gpu_is_here(matrix: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
     """One command for all NVIDIA hosts."""
     monkeypatch.setattr(host, "gpus", lambda: (host.Gpu("GPU-1", "NVIDIA H200"),))
-    assert matrix("doctor", "cuda") == Answer(0, "this host can run cuda-h200\n", "")
+    told = "this host can run cuda-h200 natively, without an image (needs a Docker engine (no Docker engine answers))\n"
+    assert matrix("doctor", "cuda") == Answer(0, told, "")
 
 
 def test_doctor_lists_every_target(matrix: Callable[..., Answer]) -> None:
@@ -187,7 +189,7 @@ def test_the_report_is_written_in_three_forms(matrix: Callable[..., Answer], tmp
     answer = matrix("report", "--store", tmp_path)
     assert answer.code == 0
     assert re.match(
-        r"mangaassist-production: student [0-9a-f]{12}: FAIL \(\d+ fail, 2 pass of 18 requirements\)", answer.out
+        r"mangaassist-production: student [0-9a-f]{12}: FAIL \(\d+ fail, 2 pass of 23 requirements\)", answer.out
     )
     assert {path.name for path in (tmp_path / "latest").iterdir()} == {"index.html", "latest.md", "report.json"}
 

@@ -18,7 +18,21 @@ from matrix.junit import render
 from matrix.policy import Gate, Policy
 from matrix.trust import judge
 from matrix.verdict import Judged, Verdict
-from tests.making import INT8, NOW, ORT, TODAY, TORCH, evidence, logits, policy, profiles, targets
+from tests.making import (
+    IMAGE,
+    INT8,
+    NOW,
+    ORT,
+    PACKED,
+    PARTS,
+    TODAY,
+    TORCH,
+    evidence,
+    logits,
+    policy,
+    profiles,
+    targets,
+)
 
 LATENCY = Gate(
     id="warm",
@@ -39,6 +53,17 @@ DROP = Gate(
     variants=("onnx_int8",),
     metric="accuracy_delta",
     at_least=-0.006,
+)
+
+
+SIZE = Gate(
+    id="size",
+    why="1.3 GB",
+    targets=("cpu-openvino",),
+    suite="packaging",
+    variants=("image",),
+    metric="image_bytes",
+    at_most=1.3e9,
 )
 
 
@@ -72,6 +97,11 @@ def exported(lost: int, n: int = 10_000) -> Evidence:
     )
 
 
+def packed(size: float) -> Evidence:
+    """A CPU bundle whose image has `size` bytes."""
+    return evidence(samples={PACKED: [[1.0]]}, facts={PACKED: PARTS | {"image_bytes": size}}, image=IMAGE)
+
+
 def test_a_bound_that_keeps_the_limit_passes() -> None:
     """10 ms against 15 ms, five launches, trusted."""
     (result,) = verdict([timed(0.010)], LATENCY).results
@@ -89,6 +119,28 @@ def test_one_slow_launch_makes_a_pass_undecided() -> None:
     assert verdict([one], LATENCY).answer == "undecided"
 
 
+def test_an_image_within_its_budget_passes() -> None:
+    """One launch suffices: the same bytes would be counted again."""
+    (result,) = verdict([packed(1.2e9)], SIZE).results
+    assert (result.answer, result.bound, result.why) == ("pass", 1.2e9, "the bound keeps the limit")
+
+
+def test_an_image_beyond_its_budget_fails_and_names_its_largest_parts() -> None:
+    """Where to begin: three parts with their sizes, the largest first."""
+    (result,) = verdict([packed(1.4e9)], SIZE).results
+    assert result.answer == "fail"
+    assert result.why == (
+        "even the favourable bound crosses the limit; its largest parts: torch 421 MB, base 82.0 MB, numpy 49.0 MB"
+    )
+
+
+def test_of_two_images_the_larger_answers_with_its_own_parts() -> None:
+    """A smaller one beside it does not hide what makes the other large."""
+    (result,) = verdict([packed(1.2e9), packed(1.4e9)], SIZE).results
+    assert result.answer == "fail"
+    assert result.why.endswith("numpy 49.0 MB (the worst of 2 attempts)")
+
+
 def test_a_missing_cell_fails() -> None:
     """No bundle at all, and a bundle that lacks the cell, fail with the reason."""
     for bundles in ([], [exported(0)]):
@@ -97,11 +149,11 @@ def test_a_missing_cell_fails() -> None:
 
 
 def test_a_required_cell_that_the_plan_excludes_fails_with_the_plans_reason() -> None:
-    """A gate on Lambda fails while Lambda cannot be measured."""
-    gate = LATENCY.model_copy(update={"targets": ("lambda-x86",), "memory_mb": (1024,)})
+    """A gate on a time of emulated instructions can never pass."""
+    gate = LATENCY.model_copy(update={"targets": ("lambda-arm",), "memory_mb": (1024,)})
     (result,) = verdict([timed(0.010)], gate).results
     assert result.answer == "fail"
-    assert "Docker executor is not built yet" in result.why
+    assert "under instruction emulation a time means nothing" in result.why
 
 
 def test_an_empty_policy_fails() -> None:

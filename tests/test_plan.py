@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from matrix.catalog import REFERENCES, VARIANTS
@@ -39,8 +41,35 @@ def test_the_catalog_knows_what_is_built() -> None:
 def test_the_cpu_target_measures_what_first_light_asks() -> None:
     """2 stacks, 5 exports, 5 runtimes at 3 lengths and the data's own, each also cold."""
     plan = make_plan("cpu-openvino", targets().of("cpu-openvino"), QUICK)
-    count = {suite: sum(cell.suite == suite for cell in plan.planned) for suite in REFERENCES}
-    assert count == {"training_step": 2, "export_accuracy": 5, "inference_latency": 25}
+    count = Counter(cell.suite for cell in plan.planned)
+    assert count == {"training_step": 2, "export_accuracy": 5, "inference_latency": 25, "packaging": 8}
+
+
+def test_a_function_is_measured_at_each_memory_cold_and_warm() -> None:
+    """Three sizes: cold with either init; warm back to back at each length, and at a rate at the longest and the data's."""
+    plan = make_plan("lambda-x86", targets().of("lambda-x86"), QUICK)
+    served = [cell for cell in plan.planned if cell.suite == "inference_latency"]
+    assert {cell.variant for cell in served} == {"ort_int8"}
+    for memory in (512, 1024, 1769):
+        ours = [cell for cell in served if cell.memory_mb == memory]
+        assert {cell.init for cell in ours if cell.mode == "cold"} == {"full", "throttled"}
+        assert [cell.length for cell in ours if cell.every_ms == 0] == [16, 64, 128, "data"]
+        assert [cell.length for cell in ours if cell.every_ms == 100] == [128, "data"]
+
+
+def test_emulated_instructions_are_judged_on_fewer_examples() -> None:
+    """Enough for a claim (1,400), and every export cell of the target says so in its identity."""
+    plan = make_plan("lambda-arm", targets().of("lambda-arm"), QUICK)
+    assert {cell.examples for cell in plan.planned if cell.suite == "export_accuracy"} == {1500}
+
+
+def test_a_native_run_has_no_image() -> None:
+    """The image's cell is planned for containers, and excluded with its reason without them."""
+    target = targets().of("cpu-openvino")
+    (image,) = [
+        item for item in make_plan("cpu-openvino", target, QUICK, "native").excluded if item.cell.variant == "image"
+    ]
+    assert image.reason == "ran natively, without an image"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +78,7 @@ def test_the_cpu_target_measures_what_first_light_asks() -> None:
         ("lambda-x86", "training_step", "raw_torch", "serves and never trains"),
         ("lambda-arm", "inference_latency", "ort_int8", "under instruction emulation a time means nothing"),
         ("cuda-a100", "inference_latency", "ort_int8", "its time belongs to the CPU targets, not to NVIDIA A100"),
+        ("lambda-x86", "inference_latency", "torch_eager", "the function's image leaves out PyTorch eager"),
         ("mps", "export_accuracy", "openvino_int8", "no packages that ship for darwin/arm64"),
         ("cpu-openvino", "training_step", "textbrewer", "no stack module is built yet"),
     ],
@@ -73,8 +103,9 @@ def test_a_launch_is_a_shuffled_block() -> None:
 def test_quality_cells_run_in_the_first_launches_only() -> None:
     """Outputs repeat: profile quick judges them once, and times in all five launches."""
     plan = make_plan("cpu-openvino", targets().of("cpu-openvino"), QUICK)
-    suites = {cell.suite for cell in cells_of_launch(plan, QUICK, 2, 7)}
-    assert suites == {"training_step", "inference_latency"}
+    second = cells_of_launch(plan, QUICK, 2, 7)
+    assert {cell.suite for cell in second} == {"training_step", "inference_latency", "packaging"}
+    assert "image" not in {cell.variant for cell in second}
 
 
 def test_names_mean_a_target_or_a_group() -> None:

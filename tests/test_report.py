@@ -20,10 +20,18 @@ from matrix.trust import judge
 from matrix.verdict import PRECEDENCE
 from tests.making import (
     EAGER,
+    HELD,
+    IMAGE,
+    IMPORT,
     INT8,
+    LIMITS,
     NOW,
     ORT,
+    PACKED,
+    PARTS,
     RAW,
+    SERVED,
+    STARTED,
     TODAY,
     TORCH,
     TRAINER,
@@ -40,6 +48,27 @@ WHOLE = evidence(
     outputs={TORCH: logits([0] * 2000), INT8: logits([1, 1] + [0] * 1998)},
     labels=np.zeros(2000, dtype=np.int64),
     facts={RAW: {"step_flop": 1e10, "matmul_flop_per_s": 1e11}},
+)
+
+BOXED = evidence(
+    samples={IMPORT: [[0.2]] * 5, PACKED: [[1.0]] * 2},
+    facts={IMPORT: {"import_s": 0.1}, PACKED: PARTS},
+    image=IMAGE,
+    inventory=HELD,
+    confined=(LIMITS, LIMITS),
+)
+FUNCTION = evidence(
+    target="lambda-x86",
+    samples={
+        SERVED: [[0.004] * 100] * 5,
+        SERVED.model_copy(update={"every_ms": 100}): [[0.005] * 100] * 5,
+        STARTED: [[0.3]] * 5,
+    },
+    facts={
+        SERVED: {"cpu_call_s": 0.002, "share_s": 0.008, "throttled_share": 0.5},
+        STARTED: {"create_s": 0.2, "init_s": 0.1, "peak_bytes": 50e6},
+    },
+    image=IMAGE,
 )
 
 
@@ -140,3 +169,111 @@ def test_each_suite_has_a_plot_with_a_text_alternative(metric: str) -> None:
     """An image that says what it shows."""
     text = html.render(page.build(material([WHOLE])))
     assert re.search(rf'<svg id="plot-{metric}-cpu-openvino" [^>]*role="img" aria-label="[^"]+"', text)
+
+
+def section(one: Evidence, name: str) -> page.Section:
+    """One section of the report of a bundle."""
+    return next(found for found in page.build(material([one])).sections if found.id == name)
+
+
+def told(one: Evidence, name: str, table: str) -> list[list[str]]:
+    """The texts of a table's rows."""
+    found = next(found for found in section(one, name).tables if found.id == table)
+    return [[entry.text for entry in row] for row in found.rows]
+
+
+def test_an_images_numbers_are_judged_and_counts_are_whole() -> None:
+    """Size, layers, packages, builds and age; a build is one time, and has no interval."""
+    (row,) = told(BOXED, "packaging-cpu-openvino", "image")
+    assert row == ["cpu-openvino", "1.20 GB", "370 MB", "2", "5", "—", "900 ms", "32 days"]
+    (entries,) = section(BOXED, "packaging-cpu-openvino").tables[0].rows
+    assert [entry.mark for entry in entries] == [None, *["trusted"] * 4, None, "unconfirmed", "trusted"]
+    assert entries[6].note == "—"
+
+
+def test_an_images_parts_licences_and_bill_of_materials_are_shown() -> None:
+    """Layers, distributions by size, imports, licences by count, and who names none."""
+    name = "packaging-cpu-openvino"
+    assert told(BOXED, name, "layers")[1] == ["COPY /opt/venv", "1.12 GB", "340 MB"]
+    assert [row[0] for row in told(BOXED, name, "distributions")] == ["torch", "numpy", "old", "Small_One"]
+    assert [row[0] for row in told(BOXED, name, "imports")] == ["numpy"]
+    assert told(BOXED, name, "licences")[-1] == ["2", "unknown", "Small_One, old"]
+    text = html.render(page.build(material([BOXED])))
+    assert f"sbom.cdx.json (CycloneDX 1.6) of bundle {BOXED.name}" in text
+    assert 'id="plot-packaging-cpu-openvino"' in text
+
+
+def test_a_functions_model_is_a_layer_of_its_own() -> None:
+    """What the layers' table sums to is the image that was measured."""
+    size = sum(layer.bytes for layer in IMAGE.layers)
+    packed = sum(layer.compressed_bytes for layer in IMAGE.layers)
+    facts = {"image_bytes": size + 2e7, "compressed_bytes": packed + 1e7, "bytes:model": 2e7}
+    one = evidence(target="lambda-x86", samples={PACKED: [[1.0]]}, facts={PACKED: facts}, image=IMAGE)
+    assert told(one, "packaging-lambda-x86", "layers")[-1][1:] == ["20.0 MB", "10.0 MB"]
+
+
+def test_a_native_bundle_shows_its_imports_and_says_that_it_had_no_image() -> None:
+    """No table of an image that was not there, and no plot."""
+    one = evidence(samples={IMPORT: [[0.2]] * 5}, facts={IMPORT: {"import_s": 0.1}})
+    found = section(one, "packaging-cpu-openvino")
+    assert "without an image" in found.lead
+    assert [table.id for table in found.tables] == ["imports"]
+    assert [figure.svg for figure in found.figures] == [""]
+
+
+def test_an_image_that_could_not_be_measured_says_why() -> None:
+    """Its row stands, with the error; its layers are known from its build."""
+    one = evidence(samples={PACKED: [[1.0]], IMPORT: [[0.2]]}, lost={(PACKED, 1): "ValueError: boom"}, image=IMAGE)
+    found = section(one, "packaging-cpu-openvino")
+    assert [table.id for table in found.tables] == ["image", "layers", "imports"]
+    assert (found.tables[0].rows[0][1].mark, found.tables[0].rows[0][1].hint) == ("failed", "ValueError: boom")
+
+
+def test_packaging_is_one_column_of_the_matrix() -> None:
+    """The worst of the image and its imports."""
+    table = page.build(material([BOXED])).sections[0].tables[0]
+    assert [name for name in table.head if "import" in name or "packag" in name] == ["packaging"]
+    rows = {row[0].note: row[-1].mark for row in table.rows}
+    assert rows["cpu-openvino"] == "unconfirmed"
+    assert rows["lambda-x86"] == "not measured"
+
+
+def test_a_suite_of_which_nothing_was_planned_has_no_section() -> None:
+    """A function trains nothing."""
+    assert [found.id for found in page.build(material([FUNCTION])).sections if "lambda" in found.id] == [
+        "latency-lambda-x86",
+        "reproduce-lambda-x86",
+    ]
+
+
+def test_a_functions_latencies_are_told_by_memory_and_way_of_calling() -> None:
+    """Warm beside what its share of a CPU explains, cold by its init; nothing of it is believed."""
+    back, spaced = told(FUNCTION, "latency-lambda-x86", "function-warm")
+    assert back[:4] == ["1024 MB, 58 % CPU", "16 tokens", "back to back", "4.00 ms"]
+    assert back[5:] == ["2.00 ms", "8.00 ms", "0.500×", "50.00 %", "—"]  # noqa: RUF001 - the multiplication sign is what is meant
+    assert (spaced[2], spaced[7]) == ("one each 100 ms", "—")
+    (start,) = told(FUNCTION, "latency-lambda-x86", "function-cold")
+    assert start[1:] == ["throttled", "300 ms", "200 ms", "100 ms", "50.0 MB"]
+    warm = section(FUNCTION, "latency-lambda-x86").tables[0]
+    assert {entry.mark for row in warm.rows for entry in row if entry.mark} == {"emulated"}
+    assert "memory / 1769 MB" in warm.lead
+    assert ">1024 MB, 58 % CPU, back to back<" in section(FUNCTION, "latency-lambda-x86").figures[0].svg
+
+
+def test_the_image_and_the_limits_are_facts_of_the_environment() -> None:
+    """By name and digest; what the container was denied; and which limit did not hold."""
+    facts = dict(told(BOXED, "reproduce-cpu-openvino", "environment"))
+    assert facts["image"].startswith("cpu-openvino 1d1d1d1d1d1d for linux/amd64")
+    assert "user 10001; files read-only; network lo; no capabilities" in facts["limits"]
+    assert "limits broken" not in facts
+    held = LIMITS.model_copy(update={"read_only": False})
+    broken = evidence(samples={IMPORT: [[0.2]]}, image=IMAGE, confined=(LIMITS, held))
+    facts = dict(told(broken, "reproduce-cpu-openvino", "environment"))
+    assert facts["limits broken"] == "launch 1: read_only is False, asked was True"
+
+
+def test_a_variant_that_the_catalog_has_no_more_is_told_by_its_name() -> None:
+    """A bundle outlives the code that measured it."""
+    gone = IMPORT.model_copy(update={"variant": "import_gone"})
+    one = evidence(samples={gone: [[0.2]]}, facts={gone: {"import_s": 0.1}})
+    assert told(one, "packaging-cpu-openvino", "imports")[0][0] == "import_gone"

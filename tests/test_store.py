@@ -10,9 +10,10 @@ import pytest
 
 from matrix.bundle import MANIFEST, Bundle
 from matrix.errors import DataError, EvidenceError, ExitCode, UsageError
-from matrix.store import LAUNCH, RunFolder, Store, listed, load
+from matrix.sample import INVENTORY
+from matrix.store import LAUNCH, SBOM, RunFolder, Store, listed, load
 from matrix.strict import parse
-from tests.making import EAGER, TORCH, evidence, logits, ran
+from tests.making import EAGER, HELD, IMAGE, PACKED, TORCH, evidence, logits, ran
 
 ONE = evidence(samples={EAGER: [[0.01] * 60]}, outputs={TORCH: logits([0, 1])}, labels=np.array([0, 1]))
 
@@ -152,3 +153,53 @@ def test_a_sample_that_is_not_a_number_makes_the_bundle_unreadable(tmp_path: Pat
     bundle = evidence(samples={EAGER: [[0.01] * 60]}).bundle
     with pytest.raises(EvidenceError, match="is not a number"):
         load(store.seal(run, bundle))
+
+
+BOXED = evidence(samples={EAGER: [[0.01] * 60] * 2, PACKED: [[1.0]]}, image=IMAGE, inventory=HELD)
+
+
+def test_an_images_inventory_is_sealed_with_its_bill_of_materials(tmp_path: Path) -> None:
+    """Both are files of the bundle, under digest; the inventory reads back."""
+    store = Store(tmp_path)
+    run = ran(store, BOXED)
+    (run.launch(1) / INVENTORY).unlink()  # the first launch that has one is the second
+    place = store.seal(run, BOXED.bundle)
+    found = load(place)
+    assert (found.faults, found.inventory) == ((), HELD)
+    assert {SBOM, f"launches/02/{INVENTORY}"} <= set(found.bundle.files)
+    assert json.loads((place / SBOM).read_text(encoding="utf-8"))["metadata"]["component"]["version"] == IMAGE.id
+
+
+def test_a_bundle_without_an_image_has_no_bill_of_materials(sealed: Path) -> None:
+    """Nothing was taken stock of."""
+    assert load(sealed).inventory is None
+    assert not (sealed / SBOM).exists()
+
+
+def test_half_an_inventory_of_a_killed_launch_is_left_out(tmp_path: Path) -> None:
+    """A line without its end says nothing; the run is sealed with what is whole."""
+    store = Store(tmp_path)
+    run = ran(store, BOXED)
+    for index in (1, 2):
+        torn = run.launch(index) / INVENTORY
+        torn.write_bytes(torn.read_bytes()[:40])
+    found = load(store.seal(run, BOXED.bundle))
+    assert (found.faults, found.inventory) == ((), None)
+
+
+def test_an_inventory_that_is_none_is_refused_at_sealing_and_at_reading(tmp_path: Path) -> None:
+    """Sealing leaves the run where it is; a sealed file that matches its digest is named as no evidence."""
+    store = Store(tmp_path)
+    run = ran(store, BOXED)
+    (run.launch(1) / INVENTORY).write_text('{"python": 1}\n', encoding="utf-8")
+    with pytest.raises(EvidenceError, match="an inventory cannot be read"):
+        store.seal(run, BOXED.bundle)
+    assert run.path.is_dir()
+    assert store.load_all() == ([], [])
+    (run.launch(1) / INVENTORY).write_text(HELD.model_dump_json() + "\n", encoding="utf-8")
+    place = store.seal(run, BOXED.bundle)
+    (place / "launches" / "01" / INVENTORY).write_text("{}\n", encoding="utf-8")
+    bundle = load(place).bundle.model_copy(update={"files": listed(place)})
+    (place / MANIFEST).write_text(bundle.model_dump_json(), encoding="utf-8")
+    with pytest.raises(EvidenceError, match="is no evidence"):
+        load(place.rename(place.with_name(f"{bundle.target}-{bundle.digest[:12]}")))

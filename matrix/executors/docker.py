@@ -92,6 +92,20 @@ def _command(job: Job) -> list[str]:
     return ["python", "-m", "matrix.supervised", *job.command(SUITES, f"{WORK}/job.json")]
 
 
+def _gpus(order: Order) -> list[DeviceRequest] | None:
+    """The GPU that the run chose, or one of an engine far away, whose launches say which it was."""
+    if order.target.device != "cuda":
+        return None
+    chosen = order.variables.get("CUDA_VISIBLE_DEVICES")
+    which = {"device_ids": [chosen]} if chosen else {"count": 1}
+    return [DeviceRequest(capabilities=[["gpu"]], **which)]
+
+
+def _volume(client: Any, marks: Mapping[str, str]) -> Any:  # noqa: ANN401 - the SDK's client and volume
+    """The one thing that a launch can write to."""
+    return client.volumes.create(labels=dict(marks))
+
+
 @contextmanager
 def _container(order: Order, job: Job, files: Mapping[str, Path]) -> Iterator[Any]:
     """A container that is ready to start, with its volume filled; neither outlives this block."""
@@ -99,12 +113,11 @@ def _container(order: Order, job: Job, files: Mapping[str, Path]) -> Iterator[An
     limits, prepares = asked(order.target), job.launch is None
     if limits is None:
         raise HostError("the target has no limits", remedy="give it some in targets.toml")
-    results = client.volumes.create(labels=marks)
+    results = _volume(client, marks)
     mounts = [
         Mount(WORK, results.id, type="volume"),
         Mount(CACHE, cache_volume(order.cache), type="volume", read_only=not prepares),
     ]
-    gpu = order.variables.get("CUDA_VISIBLE_DEVICES")
     with engine.removed_after(results, force=True):
         container = client.containers.create(
             images.reference(str(order.target.image)),
@@ -114,7 +127,7 @@ def _container(order: Order, job: Job, files: Mapping[str, Path]) -> Iterator[An
             mounts=mounts,
             init=True,
             stdin_open=True,
-            device_requests=[DeviceRequest(device_ids=[gpu], capabilities=[["gpu"]])] if gpu else None,
+            device_requests=_gpus(order),
             network_mode="none",
             **engine.confined(limits),
         )
@@ -198,7 +211,7 @@ def _run(container: Any, order: Order, watch: Watch) -> End:  # noqa: ANN401 - t
         container.reload()
     finally:
         timer.cancel()
-        stream.close()
+        stream._response.close()  # noqa: SLF001 - docker-py 7.2 keeps the connection there; closing the stream alone leaks it
     seconds = time.monotonic() - started
     return End(code, timed_out=late.is_set(), seconds=seconds, why=_why(container.attrs["State"], order, code))
 

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from matrix.bundle import Evidence
-from matrix.catalog import variant
 from matrix.cell import Cell
+from matrix.findings import PART
 from matrix.policy import Policy
 from matrix.ranks import quantile
+from matrix.report import functions, packaging
 from matrix.report.badges import MARKS
 from matrix.report.material import cells_of
 from matrix.report.svg import Axis, Row, plot
-from matrix.report.tables import Numbers
+from matrix.report.tables import Numbers, length_of, name_of
 from matrix.units import show
 from matrix.verdict import Judged
 
@@ -38,7 +39,7 @@ def _medians(evidence: Evidence, cell: Cell) -> tuple[float, ...]:
 def training(evidence: Evidence, numbers: Numbers) -> Figure:
     """Step time of each stack."""
     rows = [
-        _row(variant(cell.suite, cell.variant).title, found, _medians(evidence, cell))
+        _row(name_of(cell).text, found, _medians(evidence, cell))
         for cell in cells_of(evidence, "training_step")
         if (found := numbers.get((cell.id, "step_s")))
     ]
@@ -54,7 +55,7 @@ def training(evidence: Evidence, numbers: Numbers) -> Figure:
 def exports(evidence: Evidence, numbers: Numbers, policy: Policy) -> Figure:
     """Accuracy delta of each export."""
     rows = [
-        _row(variant(cell.suite, cell.variant).title, found, ())
+        _row(name_of(cell).text, found, ())
         for cell in cells_of(evidence, "export_accuracy")
         if (found := numbers.get((cell.id, "accuracy_delta")))
     ]
@@ -70,6 +71,21 @@ def exports(evidence: Evidence, numbers: Numbers, policy: Policy) -> Figure:
     )
 
 
+def _function_rows(evidence: Evidence, numbers: Numbers) -> Iterator[Row]:
+    """A group a memory size and way of calling; a row a length."""
+    told, several = None, len({cell.variant for cell in functions.warm_cells(evidence)}) > 1
+    for cell in functions.warm_cells(evidence):
+        group = f"{functions.memory_of(cell)}, {functions.calls_of(cell)}"
+        name = f"{name_of(cell).text}, " if several else ""
+        if group != told:
+            yield Row(f"{name}{group}")
+            told = group
+        found, tail = numbers.get((cell.id, "p50_s")), numbers.get((cell.id, "p95_s"))
+        if found:
+            bound = tail.finding.bound_high if tail else None
+            yield _row(length_of(cell).text, found, _medians(evidence, cell), bound)
+
+
 def _latency_rows(evidence: Evidence, numbers: Numbers) -> Iterator[Row]:
     cells = [cell for cell in cells_of(evidence, "inference_latency") if cell.mode == "warm"]
     for length in evidence.bundle.profile.latency_lengths:
@@ -78,15 +94,40 @@ def _latency_rows(evidence: Evidence, numbers: Numbers) -> Iterator[Row]:
             found, tail = numbers.get((cell.id, "p50_s")), numbers.get((cell.id, "p95_s"))
             if cell.length == length and found:
                 bound = tail.finding.bound_high if tail else None
-                yield _row(variant(cell.suite, cell.variant).title, found, _medians(evidence, cell), bound)
+                yield _row(name_of(cell).text, found, _medians(evidence, cell), bound)
 
 
 def latency(evidence: Evidence, numbers: Numbers) -> Figure:
     """Warm latency of each runtime at each length."""
     axis = Axis("time of one call, logarithmic", lambda v: show(v, "s"), log=True)
-    rows = list(_latency_rows(evidence, numbers))
-    svg = plot(f"plot-latency-{evidence.bundle.target}", "Latency of each runtime at each length", rows, axis)
+    emulated = functions.is_function(evidence)
+    rows = list((_function_rows if emulated else _latency_rows)(evidence, numbers))
+    told = "Latency of the function at each memory size" if emulated else "Latency of each runtime at each length"
+    svg = plot(f"plot-latency-{evidence.bundle.target}", told, rows, axis)
     return Figure(
         svg,
         "A dot is a launch's median, the bar the 95 % interval of p50, the bracket the p95 bound that a gate is judged on.",
+    )
+
+
+def packaged(evidence: Evidence, numbers: Numbers) -> Figure:
+    """The largest parts of the image; nothing where there is none."""
+    whole, cell = packaging.measured_image(evidence), packaging.image_cell(evidence)
+    size = numbers.get((cell.id, "image_bytes")) if cell else None
+    facts = whole.evidence.facts if whole and size else {}
+    tone = MARKS[size.state.badge].tone if size else "none"
+    parts = sorted(
+        ((value, name.removeprefix(PART)) for name, value in facts.items() if name.startswith(PART)), reverse=True
+    )
+    rows = [Row(name, value, 0.0, value, tone=tone) for value, name in parts if value]
+    svg = plot(
+        f"plot-packaging-{evidence.bundle.target}",
+        "The largest parts of the image by their bytes",
+        rows,
+        Axis("bytes, uncompressed", lambda v: show(v, "bytes")),
+    )
+    return Figure(
+        svg,
+        "The base is its whole layer; every other bar is the files of one distribution, or the function's model. "
+        "A smaller image begins with the longest.",
     )

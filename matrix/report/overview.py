@@ -2,50 +2,74 @@
 
 from __future__ import annotations
 
-from matrix.catalog import METRICS, VARIANTS, Variant
+from dataclasses import dataclass
+
+from matrix.bundle import Evidence
+from matrix.catalog import METRICS, VARIANTS
+from matrix.cell import Cell, Plan
 from matrix.estimates import Comparison
 from matrix.gates import limit_of
 from matrix.report.badges import MARKS, worst
 from matrix.report.material import Material
 from matrix.report.tables import Entry, Table, number
 from matrix.units import DASH, show, show_interval
+from matrix.verdict import Judged
 
 
-def _built() -> list[Variant]:
-    return [found for found in VARIANTS if found.missing is None]
+@dataclass(frozen=True)
+class _Column:
+    """One column of the map: the variants whose numbers it sums up."""
+
+    title: str
+    variants: frozenset[tuple[str, str]]
+
+    def holds(self, cell: Cell) -> bool:
+        """Whether a cell's numbers count here."""
+        return (cell.suite, cell.variant) in self.variants
+
+
+def _columns() -> list[_Column]:
+    """A column a built variant; one for all of packaging, whose imports are parts of one question."""
+    built = [found for found in VARIANTS if found.missing is None]
+    short = {"training_step": "train", "export_accuracy": "export", "inference_latency": "serve"}
+    found = [
+        _Column(f"{short[one.suite]}: {one.title}", frozenset({(one.suite, one.name)}))
+        for one in built
+        if one.suite in short
+    ]
+    packaging = frozenset((one.suite, one.name) for one in built if one.suite not in short)
+    return [*found, _Column("packaging", packaging)]
+
+
+def _state(column: _Column, evidence: Evidence | None, held: list[Judged], plan: Plan) -> Entry:
+    """What one column says of one target."""
+    excluded = {item.cell.variant: item.reason for item in plan.excluded if column.holds(item.cell)}
+    lost = sum(one.finding.launches == 0 for one in held)
+    if lost:
+        return Entry("", mark="failed", hint=f"{lost} of {len(held)} numbers were never measured")
+    if held:
+        return Entry("", mark=worst(held), hint=f"{len(held)} numbers")
+    if len(excluded) == len(column.variants):
+        return Entry("", mark="excluded", hint="; ".join(dict.fromkeys(excluded.values())))
+    return Entry("", mark="invalid" if evidence and evidence.faults else "not measured")
 
 
 def heat_map(material: Material) -> Table:
     """A row a target, a column a built variant: the worst badge of its numbers, as glyph and word."""
-    columns = _built()
+    columns = _columns()
     rows = []
     for name, target in material.targets.target.items():
         evidence, plan = material.newest(name), material.plan(name)
-        numbers = material.of(evidence) if evidence else {}
-        reasons = {(item.cell.suite, item.cell.variant): item.reason for item in plan.excluded}
-        entries = [Entry(target.title, name)]
-        for column in columns:
-            held = [
-                one
-                for one in numbers.values()
-                if (one.finding.cell.suite, one.finding.cell.variant) == (column.suite, column.name)
-            ]
-            excluded = reasons.get((column.suite, column.name))
-            lost = sum(one.finding.launches == 0 for one in held)
-            if lost:
-                entries.append(Entry("", mark="failed", hint=f"{lost} of {len(held)} numbers were never measured"))
-            elif held:
-                entries.append(Entry("", mark=worst(held), hint=f"{len(held)} numbers"))
-            elif excluded:
-                entries.append(Entry("", mark="excluded", hint=excluded))
-            else:
-                entries.append(Entry("", mark="invalid" if evidence and evidence.faults else "not measured"))
-        rows.append(tuple(entries))
-    short = {"training_step": "train", "export_accuracy": "export", "inference_latency": "serve"}
-    head = ("Target", *(f"{short[column.suite]}: {column.title}" for column in columns))
+        numbers = list(material.of(evidence).values()) if evidence else []
+        entries = [
+            _state(column, evidence, [one for one in numbers if column.holds(one.finding.cell)], plan)
+            for column in columns
+        ]
+        rows.append((Entry(target.title, name), *entries))
+    head = ("Target", *(column.title for column in columns))
     lead = (
-        "Each entry is the worst state among the numbers of that variant on that target; "
-        "what is not built yet is listed in the plan (`matrix plan`)."
+        "Each entry is the worst state among the numbers of that variant on that target (packaging: the image and its "
+        "imports); what is not built yet is listed in the plan (`matrix plan`)."
     )
     return Table("matrix", "The matrix", lead, head, tuple(rows))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from matrix.bundle import Evidence
+from matrix.cell import Suite
 from matrix.gates import sentence
-from matrix.report import figures, overview, provenance, tables
+from matrix.report import figures, functions, overview, packaging, provenance, tables
 from matrix.report.figures import Figure
-from matrix.report.material import Material
-from matrix.report.tables import Table
+from matrix.report.material import Material, cells_of
+from matrix.report.tables import Numbers, Table
 
 
 @dataclass(frozen=True)
@@ -37,34 +39,49 @@ class Page:
 
 
 def _suites(material: Material, evidence: Evidence) -> list[Section]:
-    """The three suites of one measured target."""
+    """The suites of one measured target: those of which anything was planned on it."""
     numbers = material.of(evidence)
     name, title = evidence.bundle.target, material.targets.of(evidence.bundle.target).title
     profile = evidence.bundle.profile.name
     where = f"{title}, profile {profile}, bundle {evidence.name}, {evidence.bundle.executor}."
-    return [
-        Section(
+    parts: dict[Suite, Callable[[], Section]] = {
+        "training_step": lambda: Section(
             f"training-{name}",
             f"Training step on {title}",
             where,
             (figures.training(evidence, numbers),),
             (tables.training(evidence, numbers), tables.phases(evidence, numbers)),
         ),
-        Section(
+        "export_accuracy": lambda: Section(
             f"exports-{name}",
             f"Export accuracy on {title}",
             where,
             (figures.exports(evidence, numbers, material.policy),),
             (tables.exports(evidence, numbers),),
         ),
-        Section(
+        "inference_latency": lambda: Section(
             f"latency-{name}",
             f"Inference latency on {title}",
             where,
             (figures.latency(evidence, numbers),),
-            (tables.latency(evidence, numbers), tables.cold(evidence, numbers)),
+            _latencies(evidence, numbers),
         ),
-    ]
+        "packaging": lambda: Section(
+            f"packaging-{name}",
+            f"Packaging of {title}",
+            f"{where} {packaging.lead(evidence)}",
+            (figures.packaged(evidence, numbers),),
+            packaging.tables(evidence, numbers),
+        ),
+    }
+    return [make() for suite, make in parts.items() if cells_of(evidence, suite)]
+
+
+def _latencies(evidence: Evidence, numbers: Numbers) -> tuple[Table, ...]:
+    """A function's by its memory, a process' by its runtime."""
+    if functions.is_function(evidence):
+        return functions.warm(evidence, numbers), functions.cold(evidence, numbers)
+    return tables.latency(evidence, numbers), tables.cold(evidence, numbers)
 
 
 def _reproduce(evidence: Evidence) -> Section:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from matrix.bundle import Bundle
+from matrix.job import Image
+from matrix.report.packaging import short
 from matrix.report.tables import Entry, Table
-from matrix.sample import Environment, HostClass
+from matrix.sample import Confinement, Environment, HostClass
 from matrix.units import DASH, show
 
 Fact = tuple[str, str]
@@ -27,8 +29,48 @@ def _software(software: Environment) -> Iterator[Fact]:
     yield "variables", ", ".join(f"{key}={value}" for key, value in software.variables.items()) or "none"
 
 
+def _image(image: Image) -> str:
+    """The image by its name, and by what it was made from."""
+    born = f", made {image.base_created[:10]}" if image.base_created else ""
+    return (
+        f"{image.name} {short(image.id)} for {image.platform}, code of {image.revision}, on {image.base}{born}; "
+        f"dependencies {image.inputs_sha256[:12]}"
+    )
+
+
+def _limits(bundle: Bundle) -> Iterator[Fact]:
+    """What the launches were confined to, and where that did not hold."""
+    asked = list(dict.fromkeys(record.asked for record in bundle.launches if record.asked))
+    for limits in asked:
+        yield "limits", _limit(limits)
+    if bundle.image and not asked:
+        yield "limits", "none of its own: the launch is a client, and the function's containers have the limits"
+    for record in bundle.launches:
+        if record.broken:
+            yield "limits broken", f"launch {record.index}: {'; '.join(record.broken)}"
+
+
+def _limit(asked: Confinement) -> str:
+    """The limits of a container in words; what is left out was not limited."""
+    told = [
+        f"user {asked.user}",
+        "files read-only" if asked.read_only else "files writable",
+        f"network {', '.join(asked.interfaces) or 'none'}",
+        f"capabilities {asked.capabilities:#x}" if asked.capabilities else "no capabilities",
+        "no new privileges" if asked.no_new_privileges else "new privileges allowed",
+        "seccomp" if asked.seccomp else "no seccomp",
+        f"{asked.pids} processes" if asked.pids else "any number of processes",
+        f"memory {show(asked.memory_bytes, 'bytes')}, with swap {show(asked.memory_swap_bytes, 'bytes')}",
+        f"{len(asked.cpus)} CPUs",
+        f"quota {asked.quota_us} of {asked.period_us} µs" if asked.quota_us else "no CPU quota",
+    ]
+    return "; ".join(told)
+
+
 def _code(bundle: Bundle) -> Iterator[Fact]:
-    yield "executor", bundle.executor + (f", image {bundle.image}" if bundle.image else ", without an image")
+    yield "executor", bundle.executor + ("" if bundle.image else ", without an image")
+    if bundle.image:
+        yield "image", _image(bundle.image)
     yield (
         "code",
         f"commit {bundle.source.commit or 'unknown'}" + (", uncommitted changes" if bundle.source.dirty else ""),
@@ -59,7 +101,7 @@ def environment(bundle: Bundle) -> Table:
     facts: list[Fact] = []
     if spoke and spoke.environment and spoke.host:
         facts += [*_hardware(spoke.host), *_software(spoke.environment)]
-    facts += [*_code(bundle), *_workload(bundle)]
+    facts += [*_code(bundle), *_limits(bundle), *_workload(bundle)]
     return Table(
         "environment", "Environment", "", ("Fact", "Value"), tuple((Entry(name), Entry(value)) for name, value in facts)
     )

@@ -1,4 +1,4 @@
-"""The three suites' tables: built once from judged numbers, drawn as HTML and as Markdown."""
+"""Tables of training, exports and a process' latencies: built once from judged numbers, drawn as HTML and as Markdown."""
 
 from __future__ import annotations
 
@@ -59,11 +59,15 @@ def number(judged: Judged | None, *, bound: bool = False) -> Entry:
     return Entry(show(finding.value, finding.unit), note, judged.state.badge, _reasons(judged))
 
 
-def _name(cell: Cell) -> Entry:
-    return Entry(variant(cell.suite, cell.variant).title)
+def name_of(cell: Cell) -> Entry:
+    """The cell's variant by its title; by its name where a bundle is older than the catalog, which has it no more."""
+    try:
+        return Entry(variant(cell.suite, cell.variant).title)
+    except KeyError:
+        return Entry(cell.variant)
 
 
-def _rows(
+def rows_of(
     evidence: Evidence,
     numbers: Numbers,
     cells: Iterable[Cell],
@@ -91,7 +95,8 @@ def _why_lost(evidence: Evidence, cell: Cell) -> str:
     return told[0].strip().splitlines()[-1] if told else "no launch reached it"
 
 
-def _titles(columns: Sequence[str]) -> tuple[str, ...]:
+def titles(columns: Sequence[str]) -> tuple[str, ...]:
+    """The titles of metrics."""
     return tuple(METRICS[name].title for name in columns)
 
 
@@ -109,8 +114,8 @@ def training(evidence: Evidence, numbers: Numbers) -> Table:
         "training",
         "Training step",
         lead,
-        ("Stack", *_titles(columns)),
-        _rows(evidence, numbers, cells, lambda c: [_name(c)], columns),
+        ("Stack", *titles(columns)),
+        rows_of(evidence, numbers, cells, lambda c: [name_of(c)], columns),
     )
 
 
@@ -128,8 +133,8 @@ def phases(evidence: Evidence, numbers: Numbers) -> Table:
         "phases",
         "Where a step's time goes",
         lead,
-        ("Stack", *_titles(columns)),
-        _rows(evidence, numbers, cells, lambda c: [_name(c)], columns),
+        ("Stack", *titles(columns)),
+        rows_of(evidence, numbers, cells, lambda c: [name_of(c)], columns),
     )
 
 
@@ -138,22 +143,25 @@ def exports(evidence: Evidence, numbers: Numbers) -> Table:
     columns = ("accuracy", "accuracy_delta", "flip_rate", "mean_kl", "max_dlogit", "artifact_bytes")
     cells = cells_of(evidence, "export_accuracy")
     data = evidence.bundle.prepared.data
+    asked = next((cell.examples for cell in cells if cell.examples), data.evaluation.examples)
     lead = (
-        f"{data.evaluation.examples:,} evaluation examples of {data.source} ({len(data.classes)} classes), each answered by "
-        "every export; differences to PyTorch fp32 are paired (Tango's 95 % interval)."
+        f"{min(asked, data.evaluation.examples):,} evaluation examples of {data.source} "
+        f"({len(data.classes)} classes), each answered by every export; differences to PyTorch fp32 are paired "
+        "(Tango's 95 % interval)."
     )
     pairs = []
-    for row, cell in zip(_rows(evidence, numbers, cells, lambda c: [_name(c)], columns), cells, strict=True):
+    for row, cell in zip(rows_of(evidence, numbers, cells, lambda c: [name_of(c)], columns), cells, strict=True):
         delta = numbers.get((cell.id, "accuracy_delta"))
         notes = delta.finding.notes if delta else {}
         told = f"+{notes['won']:.0f} / -{notes['lost']:.0f}, p = {notes['mcnemar_p']:.2g}" if notes else DASH
         pairs.append((*row, Entry(told)))
     return Table(
-        "exports", "Export accuracy", lead, ("Export", *_titles(columns), "won / lost, exact McNemar"), tuple(pairs)
+        "exports", "Export accuracy", lead, ("Export", *titles(columns), "won / lost, exact McNemar"), tuple(pairs)
     )
 
 
-def _length(cell: Cell) -> Entry:
+def length_of(cell: Cell) -> Entry:
+    """The length of the cell's input."""
     return Entry("own lengths" if cell.length == "data" else f"{cell.length} tokens")
 
 
@@ -168,13 +176,13 @@ def latency(evidence: Evidence, numbers: Numbers) -> Table:
         f"Batch 1, warm, {threads} pinned thread{'s' if threads > 1 else ''}, NumPy in and NumPy out. p50: 95 % interval over "
         "launches. p95 and p99: the worst launch's 95 % order-statistic bound, which is what a gate is judged on."
     )
-    head = ("Runtime", "Length", *_titles(columns))
+    head = ("Runtime", "Length", *titles(columns))
     return Table(
         "latency",
         "Inference latency, warm",
         lead,
         head,
-        _rows(evidence, numbers, cells, lambda c: [_name(c), _length(c)], columns),
+        rows_of(evidence, numbers, cells, lambda c: [name_of(c), length_of(c)], columns),
     )
 
 
@@ -186,7 +194,11 @@ def cold(evidence: Evidence, numbers: Numbers) -> Table:
         "A new process imports the runtime, loads the model and answers one example: from its creation to its first answer, "
         "and its own account of the parts. One start a launch; files are in the page cache."
     )
-    head = ("Runtime", *_titles(columns))
+    head = ("Runtime", *titles(columns))
     return Table(
-        "cold", "Inference latency, cold", lead, head, _rows(evidence, numbers, cells, lambda c: [_name(c)], columns)
+        "cold",
+        "Inference latency, cold",
+        lead,
+        head,
+        rows_of(evidence, numbers, cells, lambda c: [name_of(c)], columns),
     )

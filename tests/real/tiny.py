@@ -10,7 +10,7 @@ from matrix.job import Event, WorkloadSpec
 from matrix.profile import Profile, Recipe, Sampling, StudentShape, TeacherShape
 from matrix.run import Request
 from matrix.store import Store
-from matrix.target import Targets, parse_targets
+from matrix.target import Executor, Targets, parse_targets
 
 FEW = Sampling(
     min_rounds=6, max_rounds=10, cap_s=0.05, width=0.5, doubt_width=1.0, warmup_calls=2, warmup_cap_s=0.2, steady=0.5
@@ -49,10 +49,18 @@ def targets() -> Targets:
     return parse_targets(definitions.text("targets.toml"))
 
 
-def request(root: Path, *, cache: Path | None = None, resume: bool = False, **changes: object) -> Request:
-    """A run of the CPU target at the tiny profile, below `root`."""
+def request(
+    root: Path,
+    *,
+    target: str = "cpu",
+    executor: Executor = "native",
+    cache: Path | None = None,
+    resume: bool = False,
+    **changes: object,
+) -> Request:
+    """A run of a target at the tiny profile, below `root`."""
     profile = PROFILE.model_copy(update=changes)
-    return Request("cpu", profile, WorkloadSpec(), Store(root / "reports"), cache or root / "cache", resume)
+    return Request(target, profile, WorkloadSpec(), Store(root / "reports"), cache or root / "cache", resume, executor)
 
 
 class Silent:
