@@ -157,7 +157,7 @@ _METRICS: Final = (
     Metric("create_s", "container start", "time", "s", _SERVING),
     Metric("cpu_call_s", "CPU a call", "time", "s", _SERVING),
     Metric("share_s", "CPU a call / share", "time", "s", _SERVING),
-    Metric("throttled_share", "throttled", "time", "share", _SERVING),
+    Metric("throttled_share", "throttled (sum over CPUs)", "time", "share", _SERVING),
     Metric("late_share", "late calls", "time", "share", _SERVING),
     Metric("ratio", "against the reference", "ratio", "ratio", _TRAINING + _SERVING),
     Metric("accuracy", "accuracy", "quality", "share", _EXPORT),

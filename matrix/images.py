@@ -193,7 +193,9 @@ def build(name: str, say: Say, *, fresh: bool = False) -> Image:
             say(line.rstrip())
     seconds = time.monotonic() - begun
     if process.returncode:
-        raise IncompleteError(f"the image {name} was not built", remedy="\n".join(seen.tail))
+        away = any("failed to resolve source metadata" in line for line in seen.tail)
+        hint = "the base image cannot be pulled here: see `matrix images base` and BASE_IMAGE\n" if away else ""
+        raise IncompleteError(f"the image {name} was not built", remedy=hint + "\n".join(seen.tail))
     engine.connect().images.prune(filters={"dangling": True, "label": INPUTS})  # what this build took the name from
     before = record(name)
     image = _described(name, defined, before)

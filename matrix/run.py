@@ -135,17 +135,25 @@ class Runner:
         """Prepare, launch, seal."""
         prepared = self._prepare()
         kept = self.folder.finished()
-        ahead = [index for index in range(1, self.state.profile.launches + 1) if index not in kept]
+        ahead = [
+            index for index in range(1, self.state.profile.launches + 1) if index not in kept and self._cells(index)
+        ]
         if kept:
             self.watcher.say(f"{len(kept)} launches are kept from before")
-        self.watcher.expect([self._job(self.folder.path, index, prepared).cells for index in ahead])
+        self.watcher.expect([self._cells(index) for index in ahead])
         for index in ahead:
             self.watcher.launch(index)
             self._launch(index, prepared)
         return self.request.store.seal(self.folder, self._bundle(prepared))
 
+    def _seed(self, index: int | None) -> int:
+        return int(digest([self.state.created, index or 0])[:8], 16)
+
+    def _cells(self, index: int) -> tuple[Cell, ...]:
+        """The cells of a launch; a target whose times mean nothing has some only where quality is judged."""
+        return cells_of_launch(self.state.plan, self.state.profile, index, self._seed(index))
+
     def _job(self, place: Path, index: int | None, prepared: Prepared | None) -> Job:
-        seed = int(digest([self.state.created, index or 0])[:8], 16)
         plan, profile = self.state.plan, self.state.profile
         return Job(
             target=self.state.target,
@@ -153,11 +161,11 @@ class Runner:
             profile=profile,
             spec=self.state.spec,
             suite_sha256=self.state.source.suite_sha256,
-            cells=cells_of_launch(plan, profile, index, seed) if index else plan.planned,
+            cells=self._cells(index) if index else plan.planned,
             folders=Folders(cache=str(self.request.cache), out=str(place)),
             threads=EXECUTORS[self._executor(index)].cores(self._target(index)),
             launch=index,
-            seed=seed,
+            seed=self._seed(index),
             prepared=prepared,
             image=self.image,
             emulates=self.state.executor == "emulator",

@@ -185,6 +185,10 @@ class Function:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # first the connection: a farewell to an address that is gone makes the kernel ask for it once a second, and the next
+        # instance, which gets that address, is then out of reach for up to a second
+        if self._connection is not None:
+            self._connection.close()
         self._end.close()
 
     def _limits(self) -> Confinement:
