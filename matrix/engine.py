@@ -25,8 +25,8 @@ OWNER: Final = "distill-matrix.owner"
 USER: Final = 10_001
 """Who processes are inside a container: nobody on the host."""
 
-GONE: Final = (DockerException, requests.exceptions.RequestException, OSError)
-"""What the SDK raises when the engine does not answer any more (docker-py 7.2 lets requests' own errors through)."""
+GONE: Final = (DockerException, requests.exceptions.RequestException, tarfile.TarError, OSError)
+"""What is raised when the engine does not answer any more (docker-py 7.2 lets requests' own errors through), archives included."""
 
 
 @cache
@@ -112,7 +112,7 @@ def image_id(reference: str) -> str | None:
 
 
 def sweep(owner: str) -> None:
-    """Remove what a killed run of this store left behind: containers first, for they hold the volumes and networks."""
+    """Remove what a killed run of this store left behind: containers first, for they hold the rest."""
     client, marked = connect(), {"label": f"{OWNER}={owner}"}
     for container in client.containers.list(all=True, filters=marked):
         with suppress(NotFound):
@@ -123,6 +123,9 @@ def sweep(owner: str) -> None:
     for network in client.networks.list(filters=marked):
         with suppress(NotFound):
             network.remove()
+    for image in client.images.list(filters=marked):  # functions' own: their containers' labels came with the commit
+        with suppress(NotFound):
+            client.images.remove(image.id, force=True)
 
 
 @contextmanager

@@ -40,20 +40,27 @@ def _cells(variant: Variant, profile: Profile, target: Target) -> Iterator[Cell]
             yield Cell(**same, mode="warm", batch=1, length=length)
 
 
-def _reason_against(variant: Variant, target: Target, executor: Executor) -> str | None:
-    """Why `variant` is not measured on `target`; None when it is. What can never be comes before what is not built."""
-    if target.serves_only and variant.suite == "training_step":
+def _reason_for_function(variant: Variant, target: Target) -> str | None:
+    """Why a function does not run `variant`."""
+    if variant.suite == "training_step":
         return f"{target.title} serves and never trains: a function's time, memory and disk end long before an epoch"
-    if target.serves_only and variant.workload == "response":
+    if variant.workload == "response":
         return f"{target.title} is too small for an 8B model"
-    if "time" in target.emulates and target.platform == "linux/arm64" and _is_timed(variant):
+    if "quality" in target.emulates and _is_timed(variant):
         return (
             "under instruction emulation a time means nothing: "
             "even fp32 and INT8 change places (natively 2.2 and 3.3 ms, emulated 223 and 83)"
         )
+    if "quality" in target.emulates and variant.name == "onnx_fp32":
+        return "under instruction emulation an fp32 answer takes half a second; the function ships INT8"
+    left_out = f"the function's image leaves out {variant.title}: it ships one INT8 model and what serves it"
+    return variant.missing or (None if variant.functions else left_out)
+
+
+def _reason_against(variant: Variant, target: Target, executor: Executor) -> str | None:
+    """Why `variant` is not measured on `target`; None when it is. What can never be comes before what is not built."""
     if target.serves_only:
-        left_out = f"the function's image leaves out {variant.title}: it ships one INT8 model and what serves it"
-        return variant.missing or (None if variant.functions else left_out)
+        return _reason_for_function(variant, target)
     if variant.name == "image" and executor == "native":
         return "ran natively, without an image"
     if target.platform not in variant.platforms:

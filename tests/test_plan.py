@@ -77,6 +77,7 @@ def test_a_native_run_has_no_image() -> None:
     [
         ("lambda-x86", "training_step", "raw_torch", "serves and never trains"),
         ("lambda-arm", "inference_latency", "ort_int8", "under instruction emulation a time means nothing"),
+        ("lambda-arm", "export_accuracy", "onnx_fp32", "an fp32 answer takes half a second"),
         ("cuda-a100", "inference_latency", "ort_int8", "its time belongs to the CPU targets, not to NVIDIA A100"),
         ("lambda-x86", "inference_latency", "torch_eager", "the function's image leaves out PyTorch eager"),
         ("mps", "export_accuracy", "openvino_int8", "no packages that ship for darwin/arm64"),

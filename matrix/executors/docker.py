@@ -1,6 +1,6 @@
 """Runs each process of a target in a fresh container: locked down, under limits that are read back from inside.
 
-Nothing of this host is mounted, so an engine behind `ssh://` is used as a local one is: a volume carries the job in and the
+Nothing of this host is mounted, so an engine is reached by its API alone: a volume carries the job in and the
 results out, another keeps what is made once (students, exports). The root file system is read-only, there is no network.
 """
 

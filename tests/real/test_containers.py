@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from matrix import engine, images
@@ -145,17 +146,17 @@ def test_a_function_is_throttled_to_its_share(functions: Evidence) -> None:
 
 
 def test_arm64_answers_as_x86_does(functions: Evidence, arm: Evidence) -> None:
-    """Correctness only: no time is measured under emulated instructions, and fp32 agrees to rounding."""
+    """Correctness only: no time is measured under emulated instructions; the same INT8 artifact, nearly the same answers."""
     assert failures(arm.bundle.launches) == 0
-    assert not [cell for cell in arm.bundle.planned if cell.suite == "inference_latency"]
+    assert {cell.variant for cell in arm.bundle.planned} == {"torch_fp32", "onnx_int8", "image"}
 
-    def logits(evidence: Evidence, variant: str) -> Any:  # noqa: ANN401 - an array
-        (cell,) = [c for c in evidence.bundle.planned if (c.suite, c.variant) == ("export_accuracy", variant)]
+    def logits(evidence: Evidence) -> npt.NDArray[np.float32]:
+        (cell,) = [cell for cell in evidence.bundle.planned if cell.variant == "onnx_int8"]
         return evidence.arrays[str(evidence.launches_of(cell.id)[1].evidence.outputs)]
 
-    ours, theirs = logits(arm, "onnx_fp32"), logits(functions, "onnx_fp32")[:600]
-    assert float(np.abs(ours - theirs).max()) < 1e-4
-    assert (logits(arm, "onnx_int8").argmax(1) == logits(functions, "onnx_int8")[:600].argmax(1)).mean() > 0.95
+    ours, theirs = logits(arm), logits(functions)[:1500]
+    assert (ours.argmax(1) == theirs.argmax(1)).mean() > 0.99
+    assert float(np.abs(ours - theirs).max()) < 0.1 * float(theirs.std())
 
 
 def test_the_cuda_image_builds_with_the_cpus_packages() -> None:
