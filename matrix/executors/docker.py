@@ -211,7 +211,9 @@ def _run(container: Any, order: Order, watch: Watch) -> End:  # noqa: ANN401 - t
         container.reload()
     finally:
         timer.cancel()
-        stream._response.close()  # noqa: SLF001 - docker-py 7.2 keeps the connection there; closing the stream alone leaks it
+        # docker-py 7.2 keeps the connection there, and closing the stream alone leaks it; over ssh the far end may be gone first
+        with suppress(OSError):
+            stream._response.close()  # noqa: SLF001 - likewise
     seconds = time.monotonic() - started
     return End(code, timed_out=late.is_set(), seconds=seconds, why=_why(container.attrs["State"], order, code))
 
