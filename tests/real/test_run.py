@@ -28,12 +28,12 @@ pytestmark = pytest.mark.frameworks
 
 
 def test_every_planned_cell_is_measured(finished: Finished) -> None:
-    """2 stacks, 5 exports, 5 runtimes cold and at two lengths: nothing is lost, and every file is as sealed."""
+    """2 stacks, 5 exports, 5 runtimes cold and at two lengths, 7 imports: nothing is lost, every file is as sealed."""
     evidence = load(finished.bundle)
     assert evidence.faults == ()
     assert failures(evidence.bundle.launches) == 0
     assert {cell.id for cell in evidence.bundle.planned} == {cell for cell, _ in evidence.measured}
-    assert len(evidence.bundle.planned) == 2 + 5 + 15
+    assert len(evidence.bundle.planned) == 2 + 5 + 15 + 7
 
 
 def test_launches_ran_in_different_orders(finished: Finished) -> None:
