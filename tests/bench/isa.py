@@ -1,6 +1,6 @@
 """One artifact on two instruction sets: how many answers differ, and by how much?
 
-    python -m tests.bench.isa --store reports [--examples 1000] [--cache DIR] [--qemu qemu-x86_64]
+    python -m tests.bench.isa --store reports [--examples 1000] [--formats onnx_int8]
 
 Compares the outputs in the newest lambda-x86 and lambda-arm bundles of a store (arm64 under emulated instructions), and answers
 the same examples once more here and on an x86 CPU that has AVX2 and no AVX-512 (qemu's Haswell), with ONNX Runtime and
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("reports"))
     parser.add_argument("--cache", type=Path, default=definitions.cache())
     parser.add_argument("--examples", type=int, default=1_000)
+    parser.add_argument("--formats", nargs="+", default=FORMATS, help="fp32 takes many minutes under emulation")
     parser.add_argument("--qemu", default="qemu-x86_64")
     parser.add_argument("--answer", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -74,7 +75,7 @@ def main() -> None:
     told("onnx_int8, arm64 against x86", *(outputs(one, "onnx_int8")[: options.examples] for one in (arm, x86)))
     prepared = x86.bundle.prepared
     with tempfile.TemporaryDirectory() as folder:
-        for variant in FORMATS:
+        for variant in options.formats:
             logits = []
             for name, prefix in (("here", []), ("avx2", [options.qemu, "-cpu", "Haswell-noTSX"])):
                 out = Path(folder) / f"{variant}-{name}.npy"
