@@ -5,8 +5,7 @@ The process that measures is a client: it has no limits and needs no framework. 
 
 from __future__ import annotations
 
-from matrix import engine, images
-from matrix.executors import native
+from matrix import engine, host, images, processes
 from matrix.job import End, Order, Watch
 from matrix.sample import Confinement
 from matrix.target import Target
@@ -26,9 +25,9 @@ def unready(target: Target) -> str | None:
     return images.stale(str(target.image))
 
 
-def cores(target: Target) -> int:
+def cores(target: Target) -> int:  # noqa: ARG001 - the client takes all that this process may
     """The client's cores."""
-    return native.cores(target)
+    return host.usable_cores()
 
 
 def asked(target: Target) -> Confinement | None:  # noqa: ARG001 - each function's limits are its cells' own
@@ -39,6 +38,6 @@ def asked(target: Target) -> Confinement | None:  # noqa: ARG001 - each function
 def execute(order: Order, watch: Watch) -> End:
     """Run the client, and sweep the functions that it left if it was killed."""
     try:
-        return native.execute(order, watch)
+        return processes.run(order, watch)
     finally:
         engine.sweep(order.job.owner)
