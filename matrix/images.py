@@ -14,7 +14,7 @@ import subprocess
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
@@ -77,8 +77,8 @@ def _code(root: Path) -> Iterator[Path]:
             yield path
 
 
-def labels(name: str) -> dict[str, str]:
-    """What the image `name` would be labelled with if it were built now: commit, lock, suites, inputs and source.
+def _digests(name: str) -> dict[str, str]:
+    """Digests of what the image `name` is built from: its lock, all inputs of its dependencies, and its source.
 
     Raises:
         UsageError: there is no such image.
@@ -87,33 +87,32 @@ def labels(name: str) -> dict[str, str]:
     lock = _lock(root, name)
     if not lock.is_file():
         raise UsageError(f"no image is called {name!r}", remedy=f"{lock.relative_to(root)} does not exist")
-    serves = name.startswith("lambda-")
-    if serves:
-        inputs = [
-            lock,
-            root / BAKE,
-            *(p for p in (root / "images" / "lambda").iterdir() if p.suffix in {".py", ".sh", ""}),
-        ]
-        source = tree_digest([p for p in inputs if p.suffix == ".py"], root)
+    if name.startswith("lambda-"):
+        here = (path for path in (root / "images" / "lambda").iterdir() if path.suffix in {".py", ".sh", ""})
+        inputs = [lock, root / BAKE, *here]
+        source = tree_digest([path for path in inputs if path.suffix == ".py"], root)
     else:
-        inputs = [lock, *(root / name for name in _SHARED)]
+        inputs = [lock, *(root / shared for shared in _SHARED)]
         source = tree_digest(_code(root), root)
-    found = definitions.source()
+    return {LOCK: tree_digest([lock], root), INPUTS: tree_digest(inputs, root), SOURCE: source}
+
+
+def labels(name: str) -> dict[str, str]:
+    """What the image `name` would be labelled with if it were built now: its digests, the commit and the suites.
+
+    Raises:
+        UsageError: there is no such image.
+    """
+    digests, found = _digests(name), definitions.source()
     revision = (found.commit or "unknown") + (" with uncommitted changes" if found.dirty else "")
-    return {
-        REVISION: revision,
-        LOCK: tree_digest([lock], root),
-        SUITES: found.suite_sha256,
-        INPUTS: tree_digest(inputs, root),
-        SOURCE: source,
-    }
+    return {REVISION: revision, SUITES: found.suite_sha256, **digests}
 
 
 def stale(name: str) -> str | None:
     """Why the engine's image `name` cannot be used as it is; None when it was built from what lies here."""
     if engine.image_id(reference(name)) is None:
         return f"needs its image {name} (not built: `matrix build`)"
-    held, wanted = _held_labels(name), labels(name)
+    held, wanted = _held_labels(name), _digests(name)
     changed = [what for what, key in (("dependencies", INPUTS), ("source", SOURCE)) if held.get(key) != wanted[key]]
     return f"needs its image {name} of this {' and '.join(changed)} (`matrix build` takes seconds)" if changed else None
 
@@ -249,8 +248,11 @@ def _described(name: str, defined: Mapping[str, Any], before: Image | None) -> I
         step["CreatedBy"] for step in reversed(image.history()) if step["Size"] or _LAYERS.match(step["CreatedBy"])
     ]
     digests = [one.removeprefix("sha256:") for one in image.attrs["RootFS"]["Layers"]]
-    known = {layer.sha256: layer for layer in before.layers} if before else {}
-    sizes = dict(_sizes(image, known))
+    sizes = {layer.sha256: (layer.bytes, layer.compressed_bytes) for layer in before.layers} if before else {}
+    if not sizes.keys() >= set(
+        digests
+    ):  # else a rebuild of nothing new would read a gigabyte to learn what is recorded
+        sizes |= dict(_sizes(image, sizes.keys()))
     labelled = image.labels
     return Image(
         name=name,
@@ -278,17 +280,14 @@ def _short(step: str) -> str:
     return " ".join(words.split())[:100] or "base"
 
 
-def _sizes(image: Any, known: Mapping[str, Layer]) -> Iterator[tuple[str, tuple[int, int]]]:  # noqa: ANN401 - the SDK's image
-    """Each layer's bytes, plain and gzipped (level 6, as a push does), from one pass over the saved image."""
+def _sizes(image: Any, known: Collection[str]) -> Iterator[tuple[str, tuple[int, int]]]:  # noqa: ANN401 - the SDK's image
+    """Bytes of each layer that is not `known`, plain and gzipped (level 6, as a push does): one pass over the saved image."""
     chunks = engine.Chunks(image.save(chunk_size=1 << 20))
     with tarfile.open(fileobj=BufferedReader(chunks), mode="r|") as archive:
         for entry in archive:
             name = entry.name.removeprefix("blobs/sha256/")
             stream = archive.extractfile(entry) if entry.isfile() else None
-            if stream is None or "/" in name:
-                continue
-            if name in known:
-                yield name, (known[name].bytes, known[name].compressed_bytes)
+            if stream is None or "/" in name or name in known:
                 continue
             packer, packed = zlib.compressobj(6, wbits=31), 0
             while block := stream.read(1 << 20):

@@ -65,7 +65,7 @@ def test_an_image_of_something_else_is_refused(
     """Never built, another lock, another commit: each is told, and what to do."""
     monkeypatch.setattr(engine, "image_id", lambda _: "sha256:1" if held is not None else None)
     monkeypatch.setattr(images, "_held_labels", lambda _: held)
-    monkeypatch.setattr(images, "labels", lambda _: {images.INPUTS: "now", images.SOURCE: "now"})
+    monkeypatch.setattr(images, "_digests", lambda _: {images.INPUTS: "now", images.SOURCE: "now"})
     assert says in (images.stale("cpu-openvino") or "")
     with pytest.raises(HostError, match="matrix build cpu-openvino"):
         images.current("cpu-openvino")
