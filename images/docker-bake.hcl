@@ -39,12 +39,14 @@ target "_common" {
   secret = CA_FILE != "" ? ["id=ca,src=${CA_FILE}"] : []
 }
 
-target "cpu-openvino" {
+target "_torch" {
   inherits   = ["_common"]
   dockerfile = "images/Dockerfile"
-  target     = "cpu-openvino"
   platforms  = ["linux/amd64"]
-  tags       = ["distill-matrix/cpu-openvino"]
+}
+
+# The CPU's packages, and where their torch comes from.
+target "_cpu-packages" {
   args = {
     IMAGE       = "cpu-openvino"
     TORCH_INDEX = TORCH_INDEX
@@ -52,12 +54,16 @@ target "cpu-openvino" {
   contexts = TORCH_WHEELS != "" ? { wheels = TORCH_WHEELS } : {}
 }
 
+target "cpu-openvino" {
+  inherits = ["_torch", "_cpu-packages"]
+  target   = "cpu-openvino"
+  tags     = ["distill-matrix/cpu-openvino"]
+}
+
 target "cuda" {
-  inherits   = ["_common"]
-  dockerfile = "images/Dockerfile"
-  target     = "cuda"
-  platforms  = ["linux/amd64"]
-  tags       = ["distill-matrix/cuda"]
+  inherits = ["_torch"]
+  target   = "cuda"
+  tags     = ["distill-matrix/cuda"]
   args = {
     IMAGE = "cuda"
   }
@@ -66,13 +72,8 @@ target "cuda" {
 # The cuda image with the CPU's packages: what CI builds, so that the Dockerfile is exercised where 5 GB of CUDA are too much.
 # It measures nothing, no target runs it, and it must not be published.
 target "cuda-stand-in" {
-  inherits = ["cuda"]
+  inherits = ["cuda", "_cpu-packages"]
   tags     = ["distill-matrix/cuda-stand-in"]
-  args = {
-    IMAGE       = "cpu-openvino"
-    TORCH_INDEX = TORCH_INDEX
-  }
-  contexts = TORCH_WHEELS != "" ? { wheels = TORCH_WHEELS } : {}
   labels = {
     "distill-matrix.stand-in" = "CPU packages in the cuda image, to exercise its Dockerfile; never published"
   }
