@@ -271,9 +271,8 @@ def load(folder: Path) -> Evidence:
             f"{folder} has no readable manifest", remedy=f"restore {manifest.name} or remove the folder ({error})"
         ) from None
     faults = _faults(folder, bundle)
-    written = digest(json.loads(manifest.read_bytes()))[
-        :12
-    ]  # as it was sealed: a field added since then changes no name
+    # as it was sealed: a field that was added since then changes no name
+    written = digest(json.loads(manifest.read_bytes()))[:12]
     if not folder.name.endswith(written):
         faults = (f"{MANIFEST}: changed, its digest is {written}", *faults)
     if faults:

@@ -43,9 +43,9 @@ def test_the_users_files_travel_into_the_container(tmp_path: Path) -> None:
     student.mkdir()
     job, files = docker._inputs(order(tmp_path, data=str(data), student=str(student), teacher="someone/teacher").job)
     assert job.spec == WorkloadSpec(
-        data="/work/inputs/data/data_full.json", student="/work/inputs/student/student", teacher="someone/teacher"
+        data="/launch/inputs/data/data_full.json", student="/launch/inputs/student/student", teacher="someone/teacher"
     )
-    assert job.folders == Folders(cache="/cache", out="/work/out")
+    assert job.folders == Folders(cache="/cache", out="/launch/out")
     assert set(files) == {"inputs/data/data_full.json", "inputs/data/domains.json", "inputs/student/student"}
 
 

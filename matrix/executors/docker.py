@@ -26,7 +26,7 @@ from matrix.sample import Confinement
 from matrix.strict import parse_json
 from matrix.target import Target
 
-WORK, CACHE, SUITES = "/work", "/cache", "/opt/matrix/suites"
+WORK, CACHE, SUITES = "/launch", "/cache", "/opt/matrix/suites"
 _KINDS: Final = ("teachers", "students", "exports", "examples")
 _GRACE_S: Final = 30
 _STDOUT: Final = 1
@@ -44,8 +44,8 @@ def unready(target: Target) -> str | None:
 
 def cores(target: Target) -> int:
     """The engine's CPUs, as far as the target may use them."""
-    allowed = target.limits.cores if target.limits else None
-    return min(engine.cores(), allowed or engine.cores())
+    every, allowed = engine.cores(), target.limits.cores if target.limits else None
+    return min(every, allowed or every)
 
 
 def asked(target: Target) -> Confinement | None:
