@@ -53,11 +53,18 @@ class ModelIdentity(Strict):
 
 
 class Training(Strict):
-    """How the student came to be. Accuracies are on the validation split (the teacher's on its first 1,000 examples)."""
+    """How the student came to be. Accuracies are on the validation split (the teacher's on its first 1,000 examples).
+
+    `seed` decided its weights and the order of its examples, `device` where it was trained; `first_losses` are those of its
+    first ten steps without dropout, which two devices that compute alike have in common.
+    """
 
     teacher_accuracy: float | None
     student_accuracy: float
     seconds: float
+    seed: int | None = None
+    device: str | None = None
+    first_losses: tuple[float, ...] = ()
 
 
 class Artifact(Strict):
@@ -145,7 +152,7 @@ class Job(Strict):
 
     `folders` are those of the machine or the container that the process runs in: the executor sets them. `image` is the one
     that is measured, None without one; where `emulates`, the process is a client of containers of that image. `owner` marks
-    whatever a launch leaves on an engine when it is killed.
+    whatever a launch leaves on an engine when it is killed; `nonce` is the run's, which each launch gives back.
     """
 
     target: str
@@ -162,6 +169,7 @@ class Job(Strict):
     image: Image | None = None
     emulates: bool = False
     owner: str = ""
+    nonce: str = ""
 
     def command(self, suites: str, file: str) -> list[str]:
         """The Python arguments of the process that obeys this job, read from `file`; `suites` is where it finds them."""

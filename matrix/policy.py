@@ -15,7 +15,11 @@ from matrix.strict import Strict, parse_toml
 
 
 class Margins(Strict):
-    """How alike two devices' numbers must be before one confirms the other. Points are fractions here: 0.002 is 0.2 points."""
+    """How alike two devices' numbers must be before one confirms the other. Points are fractions here: 0.002 is 0.2 points.
+
+    `tensor_factor` times the authority's RMSE (`tensor_factor_small` below `tensor_small` elements) and a tenth of the
+    tolerance is the bound of a tensor's own; `tensor_contradiction` times that bound contradicts.
+    """
 
     accuracy: float = Field(gt=0)
     flip_rate: float = Field(gt=0)
@@ -24,6 +28,15 @@ class Margins(Strict):
     ratio_contradiction: float = Field(gt=1)
     min_examples: int = Field(ge=1)
     min_pairs: int = Field(ge=2)
+    trained_accuracy: float = Field(gt=0)
+    first_losses: float = Field(gt=0)
+    min_seeds: int = Field(ge=2)
+    tensor_factor: float = Field(ge=1)
+    tensor_factor_small: float = Field(ge=1)
+    tensor_small: int = Field(ge=1)
+    tensor_contradiction: float = Field(gt=1)
+    min_batches: int = Field(ge=1)
+    min_shapes: int = Field(ge=1)
 
 
 class Evidencing(Strict):

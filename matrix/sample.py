@@ -147,13 +147,65 @@ class Confinement(Strict):
         )
 
 
+class Canary(Strict):
+    """One question to which the right answer is known, asked of a device before anything is timed on it.
+
+    `error` is the distance to the right answer (None: it raised, or was not a number), `limit` the largest that is right.
+    """
+
+    name: str
+    error: float | None
+    limit: float
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the device answered right."""
+        return self.error is not None and self.error <= self.limit
+
+
+class Tensor(Strict):
+    """One tensor of a training step on this device beside its fp64 CPU reference.
+
+    `rmse` is the root mean square error over its `elements` (None: one of the two is not a number where the other is);
+    `tolerance` the element-wise error that the dtype explains; `corrupted_rows` counts rows with an element beyond ten
+    times that; `rerun` is the largest change of an element when the step is done again.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    batch: int
+    elements: int
+    rmse: float | None
+    tolerance: float
+    corrupted_rows: int
+    rerun: float | None
+
+
+class Battery(Strict):
+    """What a device answered before anything was timed: its canaries, and tensors that another device's can be compared with.
+
+    `fallbacks` are warnings that an operator ran on the CPU instead; `tf32` whether fp32 products may be rounded (None: not
+    a device that does); `compiler` what `torch.compile` compiled with.
+    """
+
+    device: str
+    canaries: tuple[Canary, ...]
+    tensors: tuple[Tensor, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+    tf32: bool | None = None
+    compiler: str | None = None
+
+
 class ProcessFacts(Strict):
-    """What a launch's process says of itself before its first cell."""
+    """What a launch's process says of itself before its first cell. `nonce` is the run's, given back by who has its job."""
 
     clock: ClockCheck
     environment: Environment
     host: HostClass
     confinement: Confinement | None = None
+    battery: Battery | None = None
+    nonce: str = ""
 
 
 class Installed(Strict):
@@ -193,7 +245,8 @@ class LaunchRecord(Strict):
     """One fresh process: the order of its cells (a block of a randomised block design) and what became of each.
 
     `story` says how it ended; `image` is the digest of its image's configuration; `asked` are the limits of its container
-    (None: it had none), `confinement` those that it found.
+    (None: it had none), `confinement` those that it found. `foreign_gpu` names processes that were on its GPU before it began
+    (None: not told); `fallbacks` are warnings of its cells that an operator ran on the CPU instead.
     """
 
     index: int
@@ -210,6 +263,10 @@ class LaunchRecord(Strict):
     image: str | None = None
     asked: Confinement | None = None
     confinement: Confinement | None = None
+    battery: Battery | None = None
+    nonce: str = ""
+    foreign_gpu: tuple[str, ...] | None = None
+    fallbacks: tuple[str, ...] = ()
 
     @property
     def broken(self) -> tuple[str, ...]:
