@@ -21,6 +21,8 @@ from matrix.sample import CellEvidence, Inventory, LaunchRecord
 from matrix.strict import Strict
 
 MANIFEST = "bundle.json"
+ENVELOPE = "bundle.intoto.json"
+"""The signed statement about a bundle, beside its manifest, which lists every other file."""
 
 
 class FileEntry(Strict):
@@ -31,10 +33,14 @@ class FileEntry(Strict):
 
 
 class Source(Strict):
-    """The code that measured. `commit` is None outside a checkout; `dirty` lists changed files that decide numbers."""
+    """The code that measured. `commit` is None outside a checkout; `dirty` lists changed files that decide numbers.
+
+    `tree` is git's digest of the commit's files.
+    """
 
     version: str
     commit: str | None
+    tree: str | None = None
     dirty: tuple[str, ...]
     suite_sha256: str
 
@@ -42,8 +48,8 @@ class Source(Strict):
 class Bundle(Strict):
     """The manifest: everything but raw samples and outputs, which it names by digest.
 
-    `environment_id`, `host_class_id` and `host_instance` say what a number may be compared with; `previous` is the place of
-    the ledger's chain and `signature` that of the signed envelope: neither is written yet, and trust knows it.
+    `environment_id`, `host_class_id` and `host_instance` say what a number may be compared with; `nonce` is the run's, which
+    each of its launches gives back. Who vouches for a bundle stands beside it (`ENVELOPE`).
     """
 
     schema_version: Literal[1] = 1
@@ -52,6 +58,7 @@ class Bundle(Strict):
     image: Image | None
     created: str
     attempt: int
+    nonce: str = ""
     profile: Profile
     spec: WorkloadSpec
     prepared: Prepared
@@ -63,8 +70,6 @@ class Bundle(Strict):
     excluded: tuple[Exclusion, ...]
     launches: tuple[LaunchRecord, ...]
     files: dict[str, FileEntry]
-    previous: str | None = None
-    signature: str | None = None
 
     @property
     def digest(self) -> str:

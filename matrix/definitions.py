@@ -79,6 +79,7 @@ def source() -> Source:
     return Source(
         version=metadata.version("distill-matrix"),
         commit=commit.strip() if commit and changed is not None else None,
+        tree=(_git("rev-parse", "HEAD^{tree}") or "").strip() or None if ours else None,
         dirty=tuple(line[3:] for line in (changed or "").splitlines()),
         suite_sha256=suite_digest(),
     )

@@ -1,118 +1,54 @@
 """Gates: three answers on a bound, over the cells that the policy requires. Pure, and closed unless proven open.
 
-A pass needs a finite bound on the right side of the limit, from a number that is trusted or confirmed and fresh. A missing
-cell fails; a number that is not a number fails; an empty policy fails. Of several fresh attempts the worst one answers.
+A pass needs a finite bound on the right side of the limit, from a number that is believed, fresh, and signed by whom the policy
+asks for. A missing cell fails; a number that is not a number fails; an empty policy fails. Of several fresh attempts the
+worst one answers. A waiver lets the verdict pass over an answer and changes none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from matrix import stats
+from matrix.bundle import Evidence
 from matrix.catalog import METRICS
 from matrix.cell import Cell
-from matrix.errors import UsageError
-from matrix.number import CONFIDENCE
-from matrix.plan import make_plan
+from matrix.certify import LAUNCHED, check, least_launches, required
 from matrix.policy import Gate, Policy
 from matrix.profile import Profile, Profiles
+from matrix.provenance import Granted, Ledger
+from matrix.standing import STALE, Rules, Today, withdrawals
 from matrix.target import Targets
-from matrix.trust import STALE
+from matrix.trust import judge
 from matrix.units import show
-from matrix.verdict import Answer, GateResult, Judged, Verdict
+from matrix.verdict import BELIEVED, Answer, GateResult, Judged, Verdict, WaiverNote
 
 _WORST: dict[Answer, int] = {"fail": 0, "undecided": 1, "pass": 2}
 
 
-_EMPTY = "a gate that selects nothing would pass on nothing; see `matrix plan` for what there is"
+@dataclass(frozen=True)
+class Case:
+    """All that a verdict rests on; `torn` says of bundles that cannot be read why not."""
 
+    evidence: Sequence[Evidence]
+    ledger: Ledger
+    targets: Targets
+    profiles: Profiles
+    today: Today
+    torn: Sequence[str] = ()
 
-def _selects(gate: Gate, cell: Cell) -> bool:
-    return (
-        (cell.suite, cell.workload) == (gate.suite, gate.workload)
-        and cell.variant in gate.variants
-        and gate.mode in (None, cell.mode)
-        and (gate.lengths is None or cell.length in gate.lengths)
-        and (gate.memory_mb is None or cell.memory_mb in gate.memory_mb)
-    )
+    def judged(self, policy: Policy, days: float, confidence: float) -> list[Judged]:
+        """Every number under `policy`, stale after `days`, with bounds of `confidence`."""
+        return judge(self.evidence, self.ledger, Rules(self.targets, policy, self.today, days, confidence))
 
-
-def required(
-    gate: Gate, targets: Targets, profiles: Mapping[str, Sequence[Profile]]
-) -> dict[tuple[str, Cell], str | None]:
-    """Every (target, cell) that the gate names at the target's profiles, with why it is not planned there (None: it is).
-
-    Raises:
-        UsageError: a variant, a length or a memory size selects nothing that one of the targets could hold.
-    """
-    found: dict[tuple[str, Cell], str | None] = {}
-    for name in gate.targets:
-        offered: dict[Cell, str | None] = {}
-        target = targets.of(name)
-        for profile in profiles[name]:
-            plan = make_plan(name, target, profile)
-            offered |= dict.fromkeys(plan.planned) | {item.cell: item.reason for item in plan.excluded}
-        selected = {(name, cell): reason for cell, reason in offered.items() if _selects(gate, cell)}
-        suite = [cell for cell in offered if (cell.suite, cell.workload) == (gate.suite, gate.workload)]
-        for cells in (suite, [cell for _, cell in selected]):  # the first names what is not there at all
-            _check_selection(gate, name, cells)
-        found |= selected
-    return found
-
-
-def _check_selection(gate: Gate, target: str, cells: Sequence[Cell]) -> None:
-    """Refuse a gate of which some part selects nothing on a target: it would require less than it says."""
-    asked: dict[str, tuple[Iterable[object], set[object]]] = {
-        "variants": (gate.variants, {cell.variant for cell in cells}),
-        "lengths": (gate.lengths or (), {cell.length for cell in cells}),
-        "memory_mb": (gate.memory_mb or (), {cell.memory_mb for cell in cells}),
-    }
-    for key, (wanted, seen) in asked.items():
-        nothing = [str(value) for value in wanted if value not in seen]
-        if nothing:
-            raise UsageError(
-                f"gate {gate.id!r} selects nothing on {target} by {key} = {', '.join(nothing)}", remedy=_EMPTY
-            )
-
-
-def check(policy: Policy) -> None:
-    """Refuse a policy that cannot mean what it says.
-
-    Raises:
-        UsageError: two gates share a name, a metric is not one of the gate's suite, a gate has no limit or two, or the least
-            evidence that it asks for could never prove what it would be taken to prove.
-    """
-    _check_evidence(policy)
-    names = [gate.id for gate in policy.gate]
-    for gate in policy.gate:
-        if names.count(gate.id) > 1:
-            raise UsageError(f"two gates are called {gate.id!r}", remedy="give each gate its own id")
-        yielded = [metric.name for metric in METRICS.values() if gate.suite in metric.suites]
-        if gate.metric not in yielded:
-            raise UsageError(
-                f"gate {gate.id!r} asks {gate.suite} for metric {gate.metric!r}",
-                remedy=f"name one of {', '.join(yielded)}",
-            )
-        if (gate.at_most is None) == (gate.at_least is None):
-            raise UsageError(f"gate {gate.id!r} needs one limit", remedy="give either at_most or at_least")
-
-
-def _check_evidence(policy: Policy) -> None:
-    margins, least = policy.margins, policy.evidence.min_launches
-    if stats.median_launch_confidence(least) < CONFIDENCE:
-        raise UsageError(
-            f"{least} launches bound the median launch at {100 * stats.median_launch_confidence(least):.1f} %",
-            remedy="ask for min_launches of at least 5",
-        )
-    certain = stats.tango_interval(0, 0, margins.min_examples, 0.90).high
-    if certain >= margins.accuracy:
-        raise UsageError(
-            f"{margins.min_examples} equal answers prove a difference of at most {100 * certain:.2f} points",
-            remedy=f"raise min_examples until {100 * margins.accuracy:.2f} points can be proven, or widen the margin",
-        )
-    if margins.ratio_contradiction < margins.ratio:
-        raise UsageError("ratio_contradiction is below ratio", remedy="one ratio would be confirmed and contradicted")
+    def invalid(self, policy: Policy) -> list[str]:
+        """Why there is no verdict but invalid: what is torn, changed, gone without being revoked, or forked."""
+        changed = [f"{one.name}: {one.faults[0]}" for one in self.evidence if one.faults]
+        revoked = withdrawals(self.ledger, policy)
+        gone = [gap for name, gap in sorted(self.ledger.gaps.items()) if name not in revoked]
+        return [*self.torn, *sorted(changed), *gone, *self.ledger.faults]
 
 
 def _bound(gate: Gate, judged: Judged) -> tuple[float | None, float | None]:
@@ -134,25 +70,62 @@ def _room(gate: Gate, judged: Judged) -> float:
     return gate.limit - bound if gate.at_most is not None else bound - gate.limit
 
 
-def _answer(gate: Gate, judged: Judged) -> tuple[Answer, str]:
+def _answer(gate: Gate, policy: Policy, judged: Judged) -> tuple[Answer, str]:
     """The answer of one number, and why."""
-    finding, state = judged.finding, judged.state
-    worst, best = _bound(gate, judged)
-    if any(end is not None and math.isnan(end) for end in (finding.value, worst, best)):
-        return "fail", "the evidence is not a number"
-    if state.badge == "invalid":
-        return "fail", f"invalid evidence: {state.reasons[0]}"
-    if finding.launches == 0:
-        return "fail", str(finding.doubts[0])
-    if best is not None and not _keeps(gate, best):
-        return "fail", "even the favourable bound crosses the limit"
-    if not state.believed:
-        return "undecided", f"{state.badge}: {state.reasons[0] if state.reasons else 'no reason was recorded'}"
+    if why := _against(gate, judged):
+        return "fail", why
+    if not judged.state.believed:
+        return "undecided", _unbelieved(gate, judged)
+    if lacking := _lacking(gate, policy, judged):
+        return "undecided", lacking
+    worst = _bound(gate, judged)[0]
     if worst is None or not math.isfinite(worst):
-        return "undecided", f"too few samples ({finding.samples} a launch) for a bound at 95 %"
+        percent = f"{100 * gate.confidence:g} %"
+        return "undecided", f"too few samples ({judged.finding.samples} a launch) for a bound at {percent}"
     if _keeps(gate, worst):
         return "pass", "the bound keeps the limit"
     return "undecided", "the bounds lie on both sides of the limit: measure more"
+
+
+def _against(gate: Gate, judged: Judged) -> str | None:
+    """Why a number fails the gate, whoever believes it."""
+    finding, state = judged.finding, judged.state
+    worst, best = _bound(gate, judged)
+    if any(end is not None and math.isnan(end) for end in (finding.value, worst, best)):
+        return "the evidence is not a number"
+    if state.badge in {"revoked", "invalid"}:
+        return f"{state.badge} evidence: {state.reasons[0]}"
+    if finding.launches == 0:
+        return str(finding.doubts[0])
+    if best is not None and not _keeps(gate, best):
+        return "even the favourable bound crosses the limit"
+    return None
+
+
+def _unbelieved(gate: Gate, judged: Judged) -> str:
+    """Why no gate may rest on a number; of one that only the wrong role signed, also what it would have said."""
+    state = judged.state
+    if state.badge not in BELIEVED:
+        return f"{state.badge}: {state.reasons[0] if state.reasons else 'no reason was recorded'}"
+    worst = _bound(gate, judged)[0]
+    kept = worst is not None and math.isfinite(worst) and _keeps(gate, worst)
+    reason = next(reason for reason in state.reasons if reason.rule == "role")
+    return f"{reason}; {'the bound keeps the limit' if kept else 'and the bounds do not decide either'}"
+
+
+def _lacking(gate: Gate, policy: Policy, judged: Judged) -> str | None:
+    """What the gate asks for beyond what makes a number believed."""
+    finding = judged.finding
+    if finding.kind in LAUNCHED:
+        least = least_launches(gate, policy)
+        if finding.launches < least:
+            return f"{finding.launches} launches, the gate asks for {least}"
+        if finding.confidence < gate.confidence:
+            asked = f"the gate asks for {100 * gate.confidence:g} %"
+            return f"{finding.launches} launches bound at {100 * finding.confidence:.1f} %, {asked}"
+    if gate.min_examples and finding.samples < gate.min_examples:
+        return f"{finding.samples} examples, the gate asks for {gate.min_examples}"
+    return None
 
 
 def _missing(gate: Gate, target: str, cell: Cell, why: str) -> GateResult:
@@ -170,9 +143,9 @@ def _missing(gate: Gate, target: str, cell: Cell, why: str) -> GateResult:
     )
 
 
-def _result(gate: Gate, target: str, cell: Cell, judged: Sequence[Judged]) -> GateResult:
+def _result(gate: Gate, policy: Policy, target: str, cell: Cell, judged: Sequence[Judged]) -> GateResult:
     """The answer of one required cell: of several fresh attempts the worst."""
-    answers = [(*_answer(gate, one), one) for one in judged]
+    answers = [(*_answer(gate, policy, one), one) for one in judged]
     answer, why, one = min(answers, key=lambda item: (_WORST[item[0]], _room(gate, item[2]), item[2].finding.bundle))
     bound = _bound(gate, one)[0]
     finite = bound if bound is not None and math.isfinite(bound) else None
@@ -180,7 +153,8 @@ def _result(gate: Gate, target: str, cell: Cell, judged: Sequence[Judged]) -> Ga
         why += _causes(one)
     attempts = f" (the worst of {len(judged)} attempts)" if len(judged) > 1 else ""
     result = _missing(gate, target, cell, why + attempts)
-    return result.model_copy(update={"answer": answer, "bound": finite, "badge": one.state.badge})
+    found = {"answer": answer, "bound": finite, "badge": one.state.badge, "bundle": one.finding.bundle}
+    return result.model_copy(update=found)
 
 
 def _causes(judged: Judged) -> str:
@@ -195,32 +169,46 @@ def _newest(judged: Sequence[Judged]) -> Judged | None:
 
 
 def _subject(judged: Sequence[Judged]) -> str | None:
-    """What the newest evidence is about: a verdict never mixes two students. What is no evidence counts if there is no other."""
-    newest = _newest([one for one in judged if one.state.validity != "invalid"] or judged)
+    """What the newest evidence is about: a verdict never mixes two students.
+
+    Evidence that the policy accepts goes before any other, and what is no evidence counts if there is nothing else.
+    """
+    valid = [one for one in judged if _is_evidence(one)]
+    newest = _newest([one for one in valid if one.state.accepted] or valid or judged)
     return newest.finding.subject if newest else None
 
 
-def _profiles(policy: Policy, targets: Targets, known: Profiles, judged: Sequence[Judged]) -> dict[str, list[Profile]]:
+def _is_evidence(judged: Judged) -> bool:
+    return judged.state.validity != "invalid" and not judged.state.revoked
+
+
+def _profiles(policy: Policy, case: Case, judged: Sequence[Judged]) -> dict[str, list[Profile]]:
     """At which profiles each target's cells are required: those of its evidence, else the first that the policy accepts."""
     first = policy.evidence.profiles[0]
     found = {
-        name: sorted({one.finding.profile for one in judged if one.finding.target == name}) for name in targets.target
+        name: sorted({one.finding.profile for one in judged if one.finding.target == name})
+        for name in case.targets.target
     }
-    return {name: [known.of(profile) for profile in held or [first]] for name, held in found.items()}
+    return {name: [case.profiles.of(profile) for profile in held or [first]] for name, held in found.items()}
+
+
+def _counting(found: Sequence[Judged]) -> list[Judged]:
+    """Of the numbers of one cell those that answer: fresh ones, valid before invalid, accepted before others."""
+    fresh = [one for one in found if one.state.freshness == "fresh"]
+    valid = [one for one in fresh if _is_evidence(one)]  # what is no evidence is no attempt either
+    return [one for one in valid if one.state.accepted] or valid or fresh
 
 
 def _results(
-    gate: Gate, cells: Mapping[tuple[str, Cell], str | None], judged: Sequence[Judged]
+    gate: Gate, policy: Policy, cells: Mapping[tuple[str, Cell], str | None], judged: Sequence[Judged]
 ) -> Iterator[GateResult]:
     by_key: dict[tuple[str, str, str], list[Judged]] = {}
     for one in judged:
         by_key.setdefault(one.finding.key, []).append(one)
     for (target, cell), excluded in cells.items():
         found = by_key.get((target, cell.id, gate.metric), [])
-        fresh = [one for one in found if one.state.freshness == "fresh"]
-        valid = [one for one in fresh if one.state.validity != "invalid"]  # what is no evidence is no attempt either
-        if counting := valid or fresh:
-            yield _result(gate, target, cell, counting)
+        if counting := _counting(found):
+            yield _result(gate, policy, target, cell, counting)
         elif stale := _newest(found):
             why = next(reason for reason in stale.state.reasons if reason.rule in STALE)
             yield _missing(gate, target, cell, f"only stale evidence: {why}")
@@ -230,36 +218,79 @@ def _results(
             )
 
 
-def decide(
-    policy: Policy,
-    judged: Sequence[Judged],
-    targets: Targets,
-    profiles: Profiles,
-    *,
-    invalid: Sequence[str],
-    bundles: Sequence[str],
-) -> Verdict:
-    """The policy's verdict on `judged` numbers; `invalid` names bundles that cannot be evidence at all.
+def _granted(policy: Policy, case: Case) -> list[Granted]:
+    """Waivers that hold today: of this policy as it is, signed by those who may, and not expired."""
+    now, asked = case.today.now.astimezone(UTC), policy.signatures.waiver
+    return [
+        one
+        for one in sorted(case.ledger.granted, key=lambda one: one.waiver.name)
+        if one.waiver.policy == policy.sha256
+        and asked.accepts(one.signers)
+        and datetime.fromisoformat(one.waiver.created) <= now < datetime.fromisoformat(one.waiver.expires)
+    ]
+
+
+def _waived(results: Sequence[GateResult], granted: Sequence[Granted]) -> tuple[GateResult, ...]:
+    """The results, each that does not pass with the first waiver that covers it."""
+
+    def waiver(result: GateResult) -> str | None:
+        covering = (one.waiver.name for one in granted if one.waiver.covers(result.gate, result.target, result.cell))
+        return None if result.answer == "pass" else next(covering, None)
+
+    return tuple(result.model_copy(update={"waived_by": waiver(result)}) for result in results)
+
+
+def _notes(results: Sequence[GateResult], granted: Sequence[Granted]) -> tuple[WaiverNote, ...]:
+    return tuple(
+        WaiverNote(
+            name=one.waiver.name,
+            signers=one.signers,
+            expires=one.waiver.expires,
+            why=one.waiver.why,
+            used=sum(result.waived_by == one.waiver.name for result in results),
+        )
+        for one in granted
+    )
+
+
+def _asked(policy: Policy, case: Case) -> tuple[str | None, list[GateResult]]:
+    """Which student is judged, and the answer of every required cell, in the policy's order."""
+    subject: str | None = None
+    found: dict[str, list[GateResult]] = {gate.id: [] for gate in policy.gate}
+    for confidence in sorted({gate.confidence for gate in policy.gate}):
+        judged = case.judged(policy, policy.evidence.gate_days, confidence)
+        accepted = [one for one in judged if one.finding.profile in policy.evidence.profiles]
+        subject = _subject(accepted)
+        ours = [one for one in accepted if one.finding.subject == subject]
+        at = _profiles(policy, case, ours)
+        for gate in policy.gate:
+            if gate.confidence == confidence:
+                found[gate.id] = list(_results(gate, policy, required(gate, case.targets, at), ours))
+    return subject, [result for results in found.values() for result in results]
+
+
+def decide(policy: Policy, case: Case) -> Verdict:
+    """The policy's verdict on a case.
 
     Raises:
         UsageError: the policy cannot mean what it says.
     """
-    check(policy)
-    accepted = [one for one in judged if one.finding.profile in policy.evidence.profiles]
-    subject = _subject(accepted)
-    ours = [one for one in accepted if one.finding.subject == subject]
-    at = _profiles(policy, targets, profiles, ours)
-    results = tuple(result for gate in policy.gate for result in _results(gate, required(gate, targets, at), ours))
-    answers = [result.answer for result in results]
-    answer: Answer = min(answers, key=lambda one: _WORST[one]) if answers else "fail"
+    check(policy, case.targets, case.profiles)
+    (subject, found), granted, invalid = _asked(policy, case), _granted(policy, case), case.invalid(policy)
+    results = _waived(found, granted)
+    counted = [result.answer for result in results if result.waived_by is None]
+    answer: Answer = min(counted, key=lambda one: _WORST[one]) if counted else "pass" if results else "fail"
     return Verdict(
+        judged=case.today.now.astimezone(UTC).isoformat(timespec="seconds"),
         policy=policy.name,
         policy_sha256=policy.sha256,
         subject=subject,
         answer="fail" if invalid else answer,
         results=results,
         invalid=tuple(invalid),
-        bundles=tuple(sorted(bundles)),
+        waivers=_notes(results, granted),
+        bundles=tuple(sorted(one.name for one in case.evidence)),
+        heads=case.ledger.heads,
     )
 
 
@@ -267,12 +298,15 @@ def sentence(verdict: Verdict) -> str:
     """The verdict in one line for people."""
     counts = {answer: sum(result.answer == answer for result in verdict.results) for answer in _WORST}
     if verdict.invalid:
-        return f"{verdict.policy}: INVALID, {len(verdict.invalid)} bundles are no evidence: {verdict.invalid[0]}"
+        return f"{verdict.policy}: INVALID, {len(verdict.invalid)} faults in the evidence: {verdict.invalid[0]}"
     if not verdict.results:
         return f"{verdict.policy}: FAIL, the policy has no gate, and nothing was asked"
     told = ", ".join(f"{count} {answer}" for answer, count in counts.items() if count)
-    first = next((result for result in verdict.results if result.answer == verdict.answer), verdict.results[0])
+    open_ = [result for result in verdict.results if result.waived_by is None]
+    first = next((result for result in open_ if result.answer == verdict.answer), verdict.results[0])
     because = "" if verdict.answer == "pass" else f"; first: {first.gate} on {first.target}, {first.cell}: {first.why}"
+    if waived := len(verdict.results) - len(open_):
+        because = f", {waived} of them waived by {', '.join(one.name for one in verdict.waivers if one.used)}{because}"
     about = f"student {verdict.subject[:12]}: " if verdict.subject else ""
     return f"{verdict.policy}: {about}{verdict.answer.upper()} ({told} of {len(verdict.results)} requirements){because}"
 

@@ -57,7 +57,7 @@ def _reason_for_function(variant: Variant, target: Target) -> str | None:
     return variant.missing or (None if variant.functions else left_out)
 
 
-def _reason_against(variant: Variant, target: Target, executor: Executor) -> str | None:
+def _reason_against(variant: Variant, target: Target, executor: Executor | None) -> str | None:
     """Why `variant` is not measured on `target`; None when it is. What can never be comes before what is not built."""
     if target.serves_only:
         return _reason_for_function(variant, target)
@@ -82,7 +82,7 @@ def make_plan(name: str, target: Target, profile: Profile, executor: Executor | 
     planned: list[Cell] = []
     excluded: list[Exclusion] = []
     for variant in VARIANTS:
-        reason = _reason_against(variant, target, executor or target.executors[0])
+        reason = _reason_against(variant, target, executor or next(iter(target.executors), None))
         for cell in _cells(variant, profile, target):
             if reason is None:
                 planned.append(cell)

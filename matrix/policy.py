@@ -5,12 +5,15 @@ Refuses to be empty: a policy without a gate would pass on nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from pydantic import Field
 
 from matrix.canonical import digest
-from matrix.cell import Suite, Workload
+from matrix.cell import Cell, Suite, Workload
+from matrix.provenance import Signer
 from matrix.strict import Strict, parse_toml
 
 
@@ -48,8 +51,44 @@ class Evidencing(Strict):
     min_launches: int = Field(ge=1)
 
 
+class Signed(Strict):
+    """Who must have signed something: at least `threshold` keys, each trusted in one of these roles."""
+
+    roles: tuple[str, ...] = Field(min_length=1)
+    threshold: int = Field(default=1, ge=1)
+
+    def accepts(self, signers: Sequence[Signer]) -> bool:
+        """Whether these keys are enough."""
+        return len({signer.key for signer in signers if signer.role in self.roles}) >= self.threshold
+
+    def __str__(self) -> str:
+        roles = " or ".join(self.roles)
+        return roles if self.threshold == 1 else f"{self.threshold} of {roles}"
+
+
+class Signatures(Strict):
+    """Whose word counts before production. `bundle` is by target (patterns): the first that matches."""
+
+    bundle: dict[str, Signed]
+    revocation: Signed
+    waiver: Signed
+    signoff: Signed
+
+    def of(self, target: str) -> Signed | None:
+        """Who must have signed a bundle of `target`; None: nobody can."""
+        return next((signed for pattern, signed in self.bundle.items() if fnmatchcase(target, pattern)), None)
+
+
+Parameter = Literal["mode", "batch", "length", "memory_mb", "init", "every_ms", "examples"]
+"""What a cell has beside its suite, workload and variant."""
+
+
 class Gate(Strict):
-    """One requirement. It names every cell that must be there; `at_most` and `at_least` are SI values of the metric."""
+    """One requirement. It names every cell that must be there; `at_most` and `at_least` are SI values of the metric.
+
+    `targets` and `variants` are patterns, `where` the values that each parameter may have (any, where it is not named). The
+    bound holds with `confidence`, one-sided; `min_launches` and `min_examples` ask for more than the policy does.
+    """
 
     id: str
     why: str
@@ -57,12 +96,13 @@ class Gate(Strict):
     suite: Suite
     workload: Workload = "intent"
     variants: tuple[str, ...] = Field(min_length=1)
+    where: dict[Parameter, tuple[int | str, ...]] = Field(default_factory=dict)
     metric: str
     at_most: float | None = None
     at_least: float | None = None
-    mode: Literal["warm", "cold"] | None = None
-    lengths: tuple[int | Literal["data"], ...] | None = None
-    memory_mb: tuple[int, ...] | None = None
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    min_launches: int | None = Field(default=None, ge=1)
+    min_examples: int | None = Field(default=None, ge=1)
 
     @property
     def limit(self) -> float:
@@ -72,13 +112,23 @@ class Gate(Strict):
             raise ValueError(f"gate {self.id} has no limit")
         return found
 
+    def selects(self, cell: Cell) -> bool:
+        """Whether the gate is about this cell."""
+        return (
+            (cell.suite, cell.workload) == (self.suite, self.workload)
+            and any(fnmatchcase(cell.variant, pattern) for pattern in self.variants)
+            and all(getattr(cell, name) in values for name, values in self.where.items())
+        )
+
 
 class Policy(Strict):
-    """All of it."""
+    """All of it. `deployment` says of a CPU target which instruction set production has (`HostClass.isa`)."""
 
     name: str
     evidence: Evidencing
     margins: Margins
+    signatures: Signatures
+    deployment: dict[str, str] = Field(default_factory=dict)
     gate: tuple[Gate, ...]
 
     @property
@@ -88,7 +138,7 @@ class Policy(Strict):
 
 
 def parse_policy(text: str, where: str = "gates.toml") -> Policy:
-    """The policy that `text` (TOML) declares. Whether its gates select anything is for the gate to say (matrix.gates).
+    """The policy that `text` (TOML) declares. Whether it can mean what it says is for `matrix policy check` (matrix.gates).
 
     Raises:
         DataError: with the path to each fault.

@@ -17,6 +17,7 @@ from matrix.errors import EvidenceError, HostError, IncompleteError, UsageError
 from matrix.executors import EXECUTORS
 from matrix.job import End, Event, Folders, Image, Job, Order, Prepared, WorkloadSpec
 from matrix.launches import record_of
+from matrix.ledger import Notary
 from matrix.plan import cells_of_launch, make_plan
 from matrix.profile import Profile
 from matrix.sample import LaunchRecord
@@ -44,7 +45,7 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked to be run, and where it may write."""
+    """What the user asked to be run, where it may write, and who signs; without a notary nobody vouches for the bundle."""
 
     target: str
     profile: Profile
@@ -53,6 +54,7 @@ class Request:
     cache: Path
     resume: bool = False
     executor: ExecutorName | None = None
+    notary: Notary | None = None
 
 
 def run(request: Request, targets: Targets, watcher: Watcher) -> Path:
@@ -144,7 +146,12 @@ class Runner:
         for index in ahead:
             self.watcher.launch(index)
             self._launch(index, prepared)
-        return self.request.store.seal(self.folder, self._bundle(prepared))
+        notary = self.request.notary
+        if notary is None:
+            return self.request.store.seal(self.folder, self._bundle(prepared))
+        place = self.request.store.seal(self.folder, self._bundle(prepared), notary.attest)
+        notary.ledgers.remember()
+        return place
 
     def _seed(self, index: int | None) -> int:
         return int(digest([self.state.created, index or 0])[:8], 16)

@@ -102,6 +102,17 @@ class Environment(Strict):
     variables: dict[str, str]
 
 
+ISA_CLASSES: Final = {
+    "amx": "amx_int8",
+    "avx512_vnni": "avx512_vnni",
+    "avx_vnni": "avx_vnni",
+    "avx512": "avx512f",
+    "avx2": "avx2",
+    "dotprod": "asimddp",
+}
+"""Classes of instruction set by the flag that tells them, widest first: kernels of one class add INT8 products up alike."""
+
+
 class HostClass(Strict):
     """The hardware that a launch ran on, as far as it matters to a number."""
 
@@ -115,6 +126,11 @@ class HostClass(Strict):
     virtual: bool | None = None
     quota_cores: float | None = None
     governor: str | None = None
+
+    @property
+    def isa(self) -> str:
+        """The class of instruction set on which INT8 kernels depend: the widest that this CPU has, else its machine."""
+        return next((name for name, flag in ISA_CLASSES.items() if flag in self.flags), self.machine)
 
 
 class Confinement(Strict):

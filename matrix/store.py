@@ -10,7 +10,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from matrix.bundle import MANIFEST, Bundle, Evidence, FileEntry, Measured, Source
+from matrix.bundle import ENVELOPE, MANIFEST, Bundle, Evidence, FileEntry, Measured, Source
 from matrix.canonical import digest, file_digest
 from matrix.cell import Plan
 from matrix.errors import EvidenceError, MatrixError, UsageError
@@ -32,6 +32,10 @@ from matrix.target import Executor
 
 LAUNCH = "launch.json"
 SBOM = "sbom.cdx.json"
+
+
+Attest = Callable[[Path, str, Bundle], None]
+"""Signs the bundle that lies in a folder and will have this name."""
 
 
 class RunState(Strict):
@@ -142,8 +146,10 @@ class Store:
         sealed = sum(1 for found in self.bundles.glob(f"{target}-*/{MANIFEST}"))
         return sealed + sum(1 for found in self.runs.glob(f"{target}-*/run.json"))
 
-    def seal(self, run: RunFolder, bundle: Bundle) -> Path:
+    def seal(self, run: RunFolder, bundle: Bundle, attest: Attest = lambda _folder, _name, _bundle: None) -> Path:
         """Turn a run whose launches all ended into a bundle, and sweep the run. Sealing twice gives the same bundle.
+
+        `attest` signs it before it appears under its name: no bundle of a signer is ever seen unsigned.
 
         Raises:
             EvidenceError: a launch's inventory cannot be read; the run stays where it is.
@@ -162,6 +168,7 @@ class Store:
         if place.exists():
             shutil.rmtree(beside)
         else:
+            attest(beside, place.name, sealed)
             beside.rename(place)
         swept = run.path.with_name(f".{run.path.name}")
         run.path.rename(swept)  # at once: a run that is half removed would be offered to --resume
@@ -217,8 +224,9 @@ def _add_sbom(folder: Path, image: Image | None) -> None:
 
 
 def listed(folder: Path) -> dict[str, FileEntry]:
-    """Every file under `folder` but the manifest, with digest and size."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    """Every file under `folder` but the manifest and its signature, with digest and size."""
+    apart = {folder / MANIFEST, folder / ENVELOPE}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path not in apart)
     return {
         path.relative_to(folder).as_posix(): FileEntry(sha256=file_digest(path), bytes=path.stat().st_size)
         for path in files

@@ -43,21 +43,23 @@ class Expectation(Strict):
 
 
 class Target(Strict):
-    """One row of the matrix. `prepared_by` names the target whose environment trains and exports for this one.
+    """One row of the matrix; without an executor it is measured elsewhere, and its bundles come from there.
 
-    `memory_mb` are a function's sizes, `every_ms` the intervals of its calls (0: a closed loop); `evaluation_examples` is
-    how many examples it is judged on where all would take hours.
+    `confirmed_by` names, for each kind of which this target is no authority, the groups that are; `prepared_by` the target
+    whose environment trains and exports for this one. `memory_mb` are a function's sizes, `every_ms` the intervals of its
+    calls (0: a closed loop); `evaluation_examples` is how many examples it is judged on where all would take hours.
     """
 
     title: str
     group: str
     image: str | None
-    executors: tuple[Executor, ...] = Field(min_length=1)
+    executors: tuple[Executor, ...]
     platform: str
     device: Literal["cpu", "cuda", "mps"]
     expect: Expectation
     authority: tuple[Kind, ...]
     emulates: tuple[Kind, ...] = ()
+    confirmed_by: dict[Kind, tuple[str, ...]] = Field(default_factory=dict)
     serves_only: bool = False
     memory_mb: tuple[int, ...] = ()
     every_ms: tuple[int, ...] = ()

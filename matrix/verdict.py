@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from pydantic import Field
+
 from matrix.cell import Cell
+from matrix.provenance import Head, Signer
 from matrix.strict import Strict
 from matrix.target import Kind
 
@@ -86,20 +89,28 @@ class Finding:
         return self.target, self.cell.id, self.metric
 
 
+Trust = Literal["trusted", "confirmed", "unconfirmed", "inconclusive", "contradicted"]
+
+
 class State(Strict):
-    """What may be thought of a number today, with every reason."""
+    """What may be thought of a number today, with every reason.
+
+    `accepted` says whether those who signed it, and what confirmed it, are whom the policy asks for.
+    """
 
     badge: Badge
     origin: Literal["estimate", "emulated", "measured"]
     validity: Literal["valid", "degraded", "invalid"]
-    trust: Literal["trusted", "confirmed", "unconfirmed", "inconclusive", "contradicted"]
+    trust: Trust
     freshness: Literal["fresh", "stale"]
+    revoked: bool = False
+    accepted: bool = True
     reasons: tuple[Reason, ...] = ()
 
     @property
     def believed(self) -> bool:
         """Whether a gate may rest on the number."""
-        return self.badge in BELIEVED
+        return self.badge in BELIEVED and self.accepted
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,10 @@ Answer = Literal["pass", "fail", "undecided"]
 
 
 class GateResult(Strict):
-    """One gate on one cell: the answer, the bound it was judged on, the limit, and why. A missing cell has no bound."""
+    """One gate on one cell: the answer, the bound it was judged on, the limit, and why. A missing cell has no bound.
+
+    A waiver (its name) lets the verdict pass over an answer; the answer stays what it is.
+    """
 
     gate: str
     target: str
@@ -126,18 +140,34 @@ class GateResult(Strict):
     limit: float
     badge: Badge | None
     why: str
+    bundle: str | None = None
+    waived_by: str | None = None
+
+
+class WaiverNote(Strict):
+    """A waiver as a verdict prints it: who signed it, until when it holds, and why. `used` is how many answers it passes over."""
+
+    name: str
+    signers: tuple[Signer, ...]
+    expires: str
+    why: str
+    used: int
 
 
 class Verdict(Strict):
-    """A policy's answer: pass only when every gate passes, and never without a gate.
+    """A policy's answer: pass only when every gate passes or is waived, and never without a gate.
 
-    `subject` says which student on which examples it is about (`Prepared.subject`): that of the newest evidence.
+    `subject` says which student on which examples it is about (`Prepared.subject`): that of the newest evidence. `judged` is
+    the date of the judgement, `heads` the ends of the chains that it saw: the same inputs give the same bytes.
     """
 
+    judged: str
     policy: str
     policy_sha256: str
     subject: str | None
     answer: Answer
     results: tuple[GateResult, ...]
     invalid: tuple[str, ...]
+    waivers: tuple[WaiverNote, ...] = ()
     bundles: tuple[str, ...]
+    heads: dict[str, Head] = Field(default_factory=dict)

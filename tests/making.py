@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ from matrix.bundle import Bundle, Evidence, FileEntry, Measured, Source
 from matrix.canonical import digest, file_digest
 from matrix.cell import Cell, Plan
 from matrix.estimates import Estimates, parse_estimates
+from matrix.gates import Case
 from matrix.job import BENCHMARK, DataIdentity, Image, Layer, ModelIdentity, Prepared, SplitIdentity, WorkloadSpec
+from matrix.number import CONFIDENCE
 from matrix.policy import Policy, parse_policy
 from matrix.profile import Profiles, parse_profiles
+from matrix.provenance import Attestation, Ledger, Signer, Vouched
 from matrix.sample import (
     EXTRA,
     INVENTORY,
+    Battery,
+    Canary,
     CellEvidence,
     ClockCheck,
     Confinement,
@@ -36,9 +42,9 @@ from matrix.sample import (
     Outcome,
     Timing,
 )
+from matrix.standing import Rules, Today
 from matrix.store import RunFolder, RunState, Store
 from matrix.target import Targets, parse_targets
-from matrix.trust import Today
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 TODAY = Today(NOW, "s" * 64)
@@ -53,8 +59,11 @@ SETTLED = Timing(
     doubt_width=0.05,
     width=0.01,
 )
+SOUND = Battery(device="cpu", canaries=(Canary(name="argmax", error=0.0, limit=0.0),))
 RIGHT_CLOCK = ClockCheck(empty_s=1e-7, doubling=2.0, same=1.0)
-HOST = HostClass(cpu="a CPU", machine="x86_64", flags=("avx2",), cores=2, memory_bytes=2**34)
+HOST = HostClass(
+    cpu="a CPU", machine="x86_64", flags=("avx2", "avx512_vnni"), cores=2, memory_bytes=2**34, virtual=False
+)
 
 RAW = Cell(suite="training_step", workload="intent", variant="raw_torch", batch=16, length=32)
 TRAINER = RAW.model_copy(update={"variant": "hf_trainer"})
@@ -167,6 +176,64 @@ def prepared(weights: str = "w" * 64) -> Prepared:
     )
 
 
+ROLES = {
+    "cuda": "nightly-cuda",
+    "cpu": "nightly-cpu",
+    "lambda": "nightly-cpu",
+    "aws-lambda": "nightly-aws",
+    "mps": "nightly-mps",
+}
+"""Who signs a group's bundles, as the project's policy asks."""
+
+
+def signer(role: str) -> Signer:
+    """The key of a role."""
+    return Signer(key=digest(role), role=role)
+
+
+def vouched(bundle: Bundle, name: str, role: str | None = None, serial: int = 1) -> Vouched:
+    """A statement about a bundle, by the role that its target asks for unless said otherwise."""
+    by = signer(
+        role or ROLES[targets().target[bundle.target].group] if bundle.target in targets().target else "nightly-cpu"
+    )
+    created = datetime.fromisoformat(bundle.created)
+    said = Attestation(
+        chain=by.key,
+        serial=serial,
+        previous=None,
+        bundle=name,
+        target=bundle.target,
+        created=bundle.created,
+        expires=(created + timedelta(days=90)).isoformat(),
+        nonce=bundle.nonce,
+        attempt=bundle.attempt,
+        commit=bundle.source.commit,
+        tree=None,
+        dirty=bundle.source.dirty,
+        image=None,
+        suite_sha256=bundle.source.suite_sha256,
+        environment_id=bundle.environment_id,
+        host_class_id=bundle.host_class_id,
+        host_instance=bundle.host_instance,
+    )
+    return Vouched(said, (by,))
+
+
+def ledger_of(bundles: Sequence[Evidence], role: str | None = None, **more: Any) -> Ledger:  # noqa: ANN401 - fields of Ledger
+    """A ledger in which every bundle is signed: by whom the project's policy asks for, unless `role` is another."""
+    return Ledger(vouched={one.name: vouched(one.bundle, one.name, role) for one in bundles}, **more)
+
+
+def rules(days: float = 7.0, **changes: Any) -> Rules:  # noqa: ANN401 - fields of Rules
+    """The project's own definitions and policy, on the day of the tests."""
+    return replace(Rules(targets(), policy(), TODAY, days, CONFIDENCE), **changes)
+
+
+def case_of(bundles: Sequence[Evidence], ledger: Ledger | None = None, **changes: Any) -> Case:  # noqa: ANN401 - fields of Case
+    """A case on the day of the tests, signed as the project's policy asks unless there is a ledger."""
+    return replace(Case(bundles, ledger or ledger_of(bundles), targets(), profiles(), TODAY), **changes)
+
+
 Launches = Sequence[Sequence[float]]
 
 
@@ -196,6 +263,7 @@ def evidence(  # noqa: PLR0913 - a test says what it cares about, by name
     image: Image | None = None,
     inventory: Inventory | None = None,
     confined: tuple[Confinement, Confinement] | None = None,
+    battery: Battery | None = SOUND,
     **source: Any,  # noqa: ANN401 - fields of Source
 ) -> Evidence:
     """A bundle with these samples (a list a launch) and outputs (in launch 1), on a quiet host unless said otherwise.
@@ -244,6 +312,7 @@ def evidence(  # noqa: PLR0913 - a test says what it cares about, by name
         image=image,
         created=created.isoformat(),
         attempt=1,
+        nonce=digest([target, created.isoformat(), host, environment])[:32],
         profile=profiles().of("quick"),
         spec=WorkloadSpec(),
         prepared=prepared(weights),
@@ -267,6 +336,8 @@ def evidence(  # noqa: PLR0913 - a test says what it cares about, by name
                 exit_code=0,
                 asked=confined[0] if confined else None,
                 confinement=confined[1] if confined else None,
+                battery=battery,
+                nonce=digest([target, created.isoformat(), host, environment])[:32],
             )
             for index, told in orders.items()
         ),

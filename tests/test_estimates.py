@@ -12,7 +12,8 @@ from tests.making import ORT, TODAY, estimates, evidence, policy, targets
 PLACE = Place(
     target="cpu-openvino", suite="inference_latency", variant="ort_int8", metric="p50_s", mode="warm", length=16
 )
-JUDGED = judge([evidence(samples={ORT: [[0.010] * 60] * 5})], targets(), policy(), TODAY, days=7)
+MEASURED = evidence(samples={ORT: [[0.010] * 60] * 5})
+JUDGED = judge([MEASURED], ledger_of([MEASURED]), rules())
 
 
 def planned(low: float, high: float, **changes: object) -> Estimate:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from xml.etree.ElementTree import fromstring
 
 import numpy as np
 import pytest
 
+from matrix import gates
 from matrix.bundle import Evidence
 from matrix.errors import UsageError
 from matrix.gates import decide, sentence
@@ -25,13 +27,11 @@ from tests.making import (
     ORT,
     PACKED,
     PARTS,
-    TODAY,
     TORCH,
+    case_of,
     evidence,
     logits,
     policy,
-    profiles,
-    targets,
 )
 
 LATENCY = Gate(
@@ -42,8 +42,7 @@ LATENCY = Gate(
     variants=("ort_int8",),
     metric="p95_s",
     at_most=0.015,
-    mode="warm",
-    lengths=(16,),
+    where={"mode": ("warm",), "length": (16,)},
 )
 DROP = Gate(
     id="drop",
@@ -72,16 +71,9 @@ def asking(*gates: Gate) -> Policy:
     return policy().model_copy(update={"gate": gates})
 
 
-def judged(bundles: Sequence[Evidence]) -> list[Judged]:
-    """Every number of the bundles at the gate's age."""
-    return judge(bundles, targets(), policy(), TODAY, days=policy().evidence.gate_days)
-
-
-def verdict(bundles: Sequence[Evidence], *gates: Gate) -> Verdict:
+def verdict(bundles: Sequence[Evidence], *asked: Gate, **changes: object) -> Verdict:
     """The verdict of these gates on these bundles."""
-    return decide(
-        asking(*gates), judged(bundles), targets(), profiles(), invalid=[], bundles=[one.name for one in bundles]
-    )
+    return decide(asking(*asked), case_of(bundles, **changes))
 
 
 def timed(seconds: float, count: int = 5, n: int = 100) -> Evidence:
@@ -149,11 +141,11 @@ def test_a_missing_cell_fails() -> None:
 
 
 def test_a_required_cell_that_the_plan_excludes_fails_with_the_plans_reason() -> None:
-    """A gate on a time of emulated instructions can never pass."""
-    gate = LATENCY.model_copy(update={"targets": ("lambda-arm",), "memory_mb": (1024,)})
+    """The function's image does not hold an fp32 export's runtime."""
+    gate = DROP.model_copy(update={"targets": ("lambda-x86",), "variants": ("openvino_int8",)})
     (result,) = verdict([timed(0.010)], gate).results
     assert result.answer == "fail"
-    assert "under instruction emulation a time means nothing" in result.why
+    assert result.why.startswith("the function's image leaves out OpenVINO INT8")
 
 
 def test_an_empty_policy_fails() -> None:
@@ -164,10 +156,14 @@ def test_an_empty_policy_fails() -> None:
 
 
 @pytest.mark.parametrize("field", ["value", "bound_high", "bound_low"])
-def test_nan_fails(field: str) -> None:
+def test_nan_fails(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`nan > limit` is false, which a careless gate takes for a pass."""
-    numbers = [replace(one, finding=replace(one.finding, **{field: math.nan})) for one in judged([timed(0.010)])]
-    found = decide(asking(LATENCY), numbers, targets(), profiles(), invalid=[], bundles=[])
+
+    def spoilt(*arguments: Any) -> list[Judged]:
+        return [replace(one, finding=replace(one.finding, **{field: math.nan})) for one in judge(*arguments)]
+
+    monkeypatch.setattr(gates, "judge", spoilt)
+    found = verdict([timed(0.010)], LATENCY)
     assert found.results[0].answer == "fail"
     assert found.results[0].why == "the evidence is not a number"
 
@@ -225,25 +221,25 @@ def test_the_order_of_bundles_changes_nothing() -> None:
 
 def test_torn_evidence_never_passes() -> None:
     """A bundle that cannot be read makes the verdict invalid, however good the others are."""
-    found = decide(asking(LATENCY), judged([timed(0.010)]), targets(), profiles(), invalid=["x: torn"], bundles=[])
+    found = verdict([timed(0.010)], LATENCY, torn=["x: torn"])
     assert found.answer == "fail"
-    assert sentence(found).startswith("mangaassist-production: INVALID, 1 bundles are no evidence")
+    assert sentence(found).startswith("mangaassist-production: INVALID, 1 faults in the evidence: x: torn")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lengths": (17,)}, "gate 'warm' selects nothing on cpu-openvino by lengths = 17"),
+        ({"where": {"length": (17,)}}, "gate 'warm' selects nothing on cpu-openvino by length = 17"),
         ({"variants": ("ort_int4",)}, "gate 'warm' selects nothing on cpu-openvino by variants = ort_int4"),
         ({"metric": "p97_s"}, "gate 'warm' asks inference_latency for metric 'p97_s'"),
         ({"metric": "accuracy"}, "gate 'warm' asks inference_latency for metric 'accuracy'"),
         (
-            {"targets": ("lambda-x86", "cpu-openvino"), "memory_mb": (1024,)},
+            {"targets": ("lambda-x86", "cpu-openvino"), "where": {"memory_mb": (1024,)}},
             "gate 'warm' selects nothing on cpu-openvino by memory_mb = 1024",
         ),
         ({"at_least": 0.1}, "gate 'warm' needs one limit"),
         ({"at_most": None}, "gate 'warm' needs one limit"),
-        ({"targets": ("cpu-openvno",)}, "no target is called 'cpu-openvno'"),
+        ({"targets": ("cpu-openvno",)}, "gate 'warm': no target is called 'cpu-openvno'"),
     ],
 )
 def test_a_gate_that_cannot_mean_what_it_says_is_refused(change: dict[str, object], message: str) -> None:
@@ -268,7 +264,7 @@ def test_a_policy_that_asks_for_too_little_evidence_is_refused(
     whole = asking(LATENCY)
     weak = whole.model_copy(update={part: getattr(whole, part).model_copy(update=change)})
     with pytest.raises(UsageError) as caught:
-        decide(weak, judged([timed(0.010)]), targets(), profiles(), invalid=[], bundles=[])
+        decide(weak, case_of([]))
     assert caught.value.what == message
 
 
@@ -286,7 +282,7 @@ def test_evidence_of_a_profile_that_the_policy_does_not_accept_does_not_count() 
     """A policy of full runs does not pass on a quick one."""
     strict = asking(LATENCY)
     strict = strict.model_copy(update={"evidence": strict.evidence.model_copy(update={"profiles": ("full",)})})
-    found = decide(strict, judged([timed(0.010)]), targets(), profiles(), invalid=[], bundles=[])
+    found = decide(strict, case_of([timed(0.010)]))
     assert (found.answer, found.subject) == ("fail", None)
 
 
@@ -316,6 +312,6 @@ def test_junit_counts_a_missing_cell_as_a_failure_and_never_as_skipped() -> None
 
 def test_the_projects_own_policy_selects_cells() -> None:
     """Every gate of gates.toml names cells that the matrix could hold; without evidence all of them fail."""
-    found = decide(policy(), [], targets(), profiles(), invalid=[], bundles=[])
+    found = decide(policy(), case_of([]))
     assert {result.gate for result in found.results} == {gate.id for gate in policy().gate}
     assert {result.answer for result in found.results} == {"fail"}

@@ -74,11 +74,10 @@ FUNCTION = evidence(
 
 def material(bundles: Sequence[Evidence], torn: Sequence[str] = ()) -> Material:
     """Everything that a report shows of these bundles."""
-    judged = judge(bundles, targets(), policy(), TODAY, days=30)
-    names = [one.name for one in bundles]
-    verdict = decide(policy(), judged, targets(), profiles(), invalid=torn, bundles=names)
+    case = case_of(bundles, torn=torn)
+    judged = case.judged(policy(), 30, CONFIDENCE)
     planned = [compare(estimate, judged) for estimate in estimates().estimate]
-    return Material(bundles, judged, verdict, planned, policy(), targets(), profiles(), NOW, torn)
+    return Material(case, judged, decide(policy(), case), planned, policy())
 
 
 def test_the_page_needs_no_network_and_no_script() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from matrix.bundle import Evidence
 from matrix.trust import judge
 from matrix.verdict import State
-from tests.making import EAGER, INT8, NOW, ORT, QUIET, TODAY, TORCH, evidence, logits, policy, targets
+from tests.making import EAGER, INT8, NOW, ORT, QUIET, TORCH, evidence, ledger_of, logits, rules
 
 LABELS = np.zeros(10_000, dtype=np.int64)
 SAME = logits([0] * 10_000)
@@ -21,7 +21,7 @@ TIMES = {EAGER: [[0.010] * 60] * 5, ORT: [[0.005] * 60] * 5}
 
 def states(bundles: Sequence[Evidence], name: str, *, days: float = 7.0) -> dict[tuple[str, str], State]:
     """States of one bundle's numbers, by variant and metric."""
-    judged = judge(bundles, targets(), policy(), TODAY, days=days)
+    judged = judge(bundles, ledger_of(bundles), rules(days))
     return {(one.finding.cell.variant, one.finding.metric): one.state for one in judged if one.finding.bundle == name}
 
 

@@ -42,7 +42,7 @@ def _number(judged: Judged) -> dict[str, Any]:
 def render(material: Material) -> str:
     """The report as JSON text."""
     facts = {
-        "made": material.now.isoformat(timespec="seconds"),
+        "made": material.case.today.now.isoformat(timespec="seconds"),
         "verdict": material.verdict.model_dump(mode="json"),
         "numbers": [_number(one) for one in material.judged],
         "estimates": [

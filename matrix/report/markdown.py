@@ -9,20 +9,21 @@ from matrix.report.page import Page, Section
 from matrix.report.tables import Entry, Table
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """`text` as it may stand in a table of Markdown."""
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
 def _entry(entry: Entry) -> str:
     mark = MARKS[entry.mark] if entry.mark else None
-    parts = [_escaped(entry.text), _escaped(entry.note), f"{mark.glyph} {mark.word}" if mark else ""]
+    parts = [escaped(entry.text), escaped(entry.note), f"{mark.glyph} {mark.word}" if mark else ""]
     return " ".join(part for part in parts if part)
 
 
 def _table(table: Table) -> Iterator[str]:
     if table.lead:
-        yield from ("", _escaped(table.lead))
-    yield from ("", f"| {' | '.join(_escaped(name) for name in table.head)} |", f"|{'---|' * len(table.head)}")
+        yield from ("", escaped(table.lead))
+    yield from ("", f"| {' | '.join(escaped(name) for name in table.head)} |", f"|{'---|' * len(table.head)}")
     for row in table.rows:
         yield f"| {' | '.join(_entry(entry) for entry in row)} |"
 
@@ -30,7 +31,7 @@ def _table(table: Table) -> Iterator[str]:
 def _section(section: Section) -> Iterator[str]:
     yield from ("", f"## {section.title}")
     if section.lead:
-        yield from ("", _escaped(section.lead))
+        yield from ("", escaped(section.lead))
     if section.commands:
         yield from ("", "```", *section.commands, "```")
     for table in section.tables:

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from matrix.bundle import Evidence
 from matrix.cell import Cell, Plan
 from matrix.estimates import Comparison
+from matrix.gates import Case
 from matrix.plan import make_plan
 from matrix.policy import Policy
-from matrix.profile import Profiles
 from matrix.target import Targets
 from matrix.verdict import Judged, Verdict
 
 
 @dataclass(frozen=True)
 class Material:
-    """Everything that a report shows, already judged; `torn` names bundles that could not be read."""
+    """Everything that a report shows: a case, and what judgement made of it."""
 
-    evidence: Sequence[Evidence]
+    case: Case
     judged: Sequence[Judged]
     verdict: Verdict
     estimates: Sequence[Comparison]
     policy: Policy
-    targets: Targets
-    profiles: Profiles
-    now: datetime
-    torn: Sequence[str] = ()
+
+    @property
+    def evidence(self) -> list[Evidence]:
+        """Every bundle that could be read, by age."""
+        return sorted(self.case.evidence, key=lambda one: (one.bundle.created, one.name))
+
+    @property
+    def targets(self) -> Targets:
+        """Every target, in the order of the report's rows."""
+        return self.case.targets
 
     def newest(self, target: str) -> Evidence | None:
         """The last bundle of `target` that is whole, else the last one; None when it was never measured."""
@@ -48,7 +53,7 @@ class Material:
     def plan(self, target: str) -> Plan:
         """The plan of `target`: of its newest bundle's profile, or of the policy's first profile when never measured."""
         newest = self.newest(target)
-        profile = newest.bundle.profile if newest else self.profiles.of(self.policy.evidence.profiles[0])
+        profile = newest.bundle.profile if newest else self.case.profiles.of(self.policy.evidence.profiles[0])
         return make_plan(target, self.targets.of(target), profile)
 
 

@@ -156,7 +156,7 @@ def bundles(material: Material) -> Table:
         )
     rows += [
         (Entry(torn), Entry(DASH), Entry(DASH), Entry(DASH), Entry(DASH), Entry("", mark="invalid"))
-        for torn in material.torn
+        for torn in material.case.torn
     ]
     lead = "The worst state of each bundle's numbers. Every attempt counts: a gate takes the worst fresh one."
     return Table(

@@ -124,7 +124,7 @@ def build(material: Material) -> Page:
         title="distill-matrix report",
         answer=material.verdict.answer,
         sentence=sentence(material.verdict),
-        made=material.now.strftime("%Y-%m-%d %H:%M UTC"),
+        made=material.case.today.now.strftime("%Y-%m-%d %H:%M UTC"),
         policy=f"{material.policy.name} {material.policy.sha256[:12]}",
         sections=tuple(sections),
     )

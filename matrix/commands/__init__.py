@@ -1,0 +1,1 @@
+"""The commands by what they do: measure, judge, sign. `matrix.cli` puts them together."""

@@ -1,0 +1,317 @@
+"""The ledger of a store: what each key signed, in a chain, so that evidence which disappears is missed.
+
+Each statement names the digest of the one before it by the same key, and `ledger/KEY.jsonl` remembers the digests, so that the
+loss of a statement is seen even with its bundle. Whoever removes the end of a chain together with its lines leaves no gap:
+a sign-off that saw the end knows, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from matrix.bundle import ENVELOPE, MANIFEST, Bundle, Evidence
+from matrix.canonical import file_digest
+from matrix.errors import EvidenceError, MatrixError, UsageError
+from matrix.keys import SigningKey
+from matrix.provenance import (
+    Attestation,
+    Entry,
+    Granted,
+    Head,
+    Keyring,
+    Ledger,
+    Revocation,
+    Vouched,
+    Waiver,
+    Withdrawn,
+)
+from matrix.signing import BUNDLE, REVOCATION, WAIVER, Opened, UnknownKeyError, opened, sign
+from matrix.strict import parse_json
+
+STANDS_BY: Final = timedelta(days=90)
+"""How long a signer stands by a bundle: after a quarter images, drivers and data have moved on, whatever a policy says."""
+
+_SUFFIX: Final = ".intoto.json"
+_Said = Opened[Attestation] | Opened[Revocation]
+
+
+@dataclass
+class _Chain:
+    """One key's statements by serial: `entries` are all that are known of, `here` those that can be read."""
+
+    key: str
+    entries: dict[int, Entry] = field(default_factory=dict)
+    here: dict[int, _Said] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def add(self, entry: Entry, said: _Said | None = None) -> None:
+        """Take note of an entry; two that claim one serial are a fork."""
+        known = self.entries.setdefault(entry.serial, entry)
+        if known != entry:
+            self.faults.append(
+                f"key {self.key[:12]} signed two statements as number {entry.serial}: {known.name} and {entry.name}"
+            )
+        elif said:
+            self.here[entry.serial] = said
+
+    @property
+    def head(self) -> Head:
+        """Where the chain ends."""
+        last = self.entries[max(self.entries)]
+        return Head(serial=last.serial, sha256=last.sha256)
+
+    def gaps(self) -> dict[str, str]:
+        """Bundles that this key signed and nobody holds, by name."""
+        return {
+            entry.name: f"{entry.name} is gone, which key {self.key[:12]} signed as number {serial}"
+            for serial, entry in self.entries.items()
+            if serial not in self.here and entry.kind == "bundle"
+        }
+
+    def breaks(self) -> Iterator[str]:
+        """Where the chain does not hold."""
+        yield from self.faults
+        for serial in range(1, max(self.entries) + 1):
+            entry, said, before = (self.entries.get(serial), self.here.get(serial), self.entries.get(serial - 1))
+            if entry is None:
+                yield f"number {serial} of key {self.key[:12]} is gone, and no ledger says what it was"
+            elif said is None and entry.kind == "revocation":
+                yield f"the revocation of {entry.name} is gone, number {serial} of key {self.key[:12]}"
+            elif said and (serial == 1 or before) and said.predicate.previous != (before.sha256 if before else None):
+                yield f"{entry.name}: number {serial} of key {self.key[:12]} does not follow the one before it"
+
+
+@dataclass
+class _Read:
+    """What the files of a store say: chains by key up to `until`, and why some statements are none."""
+
+    until: Mapping[str, Head] | None = None
+    chains: dict[str, _Chain] = field(default_factory=dict)
+    bundles: dict[str, Opened[Attestation]] = field(default_factory=dict)
+    withdrawn: list[Withdrawn] = field(default_factory=list)
+    granted: list[Granted] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def chain(self, key: str) -> _Chain:
+        """The chain of `key`, begun where there is none."""
+        return self.chains.setdefault(key, _Chain(key))
+
+    def is_later(self, key: str, serial: int) -> bool:
+        """Whether a statement came after what is asked for."""
+        return self.until is not None and (key not in self.until or serial > self.until[key].serial)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}")
+    beside.write_bytes(data)
+    beside.replace(path)
+
+
+def subjects(folder: Path, bundle: Bundle) -> dict[str, str]:
+    """What a bundle's statement is about: its manifest, each of its files, its student's weights and its image, by SHA-256."""
+    found = {MANIFEST: file_digest(folder / MANIFEST)} | {name: entry.sha256 for name, entry in bundle.files.items()}
+    if weights := bundle.prepared.student_model.weights_sha256:
+        found["student: model.safetensors"] = weights
+    if bundle.image:
+        found["image: configuration"] = bundle.image.id.removeprefix("sha256:")
+    return found
+
+
+def _facts(bundle: Bundle) -> dict[str, Any]:
+    """What a statement repeats of its bundle, so that it can be read alone."""
+    same = ("target", "created", "nonce", "attempt", "environment_id", "host_class_id", "host_instance")
+    source = ("commit", "tree", "dirty", "suite_sha256")
+    return {
+        **{name: getattr(bundle, name) for name in same},
+        **{name: getattr(bundle.source, name) for name in source},
+        "image": bundle.image.id if bundle.image else None,
+    }
+
+
+def differences(folder: Path, one: Evidence, said: Opened[Attestation]) -> list[str]:
+    """Facts and files in which the bundle in `folder` is not what its statement says, by name."""
+    told, is_ = said.predicate.model_dump(), {**_facts(one.bundle), "bundle": one.name}
+    signed, here = said.subjects, subjects(folder, one.bundle)
+    wrong = [name for name, value in is_.items() if told[name] != value]
+    return wrong + sorted(name for name in signed.keys() | here.keys() if signed.get(name) != here.get(name))
+
+
+@dataclass(frozen=True)
+class Notary:
+    """Signs what a run seals, with these keys, into the ledger of its store."""
+
+    ledgers: Ledgers
+    keys: tuple[SigningKey, ...]
+
+    def attest(self, folder: Path, name: str, bundle: Bundle) -> None:
+        """Sign a bundle before it appears under its name (`store.Attest`)."""
+        self.ledgers.attest(folder, name, bundle, self.keys)
+
+
+class Ledgers:
+    """The signed statements of the store under `root`, read with the keys of `keyring`."""
+
+    def __init__(self, root: Path, keyring: Keyring) -> None:
+        self.root, self.keyring = root, keyring
+
+    def attest(self, folder: Path, name: str, bundle: Bundle, keys: Sequence[SigningKey]) -> None:
+        """Sign the bundle that lies in `folder` and will be called `name`; its envelope is written beside the manifest."""
+        expires = datetime.fromisoformat(bundle.created) + STANDS_BY
+        place = {**self._next(keys[0].name), "bundle": name, "expires": expires.isoformat(timespec="seconds")}
+        said = Attestation(**place, **_facts(bundle))
+        (folder / ENVELOPE).write_bytes(sign(BUNDLE, subjects(folder, bundle), said, keys))
+
+    def revoke(self, name: str, why: str, keys: Sequence[SigningKey]) -> Path:
+        """Withdraw the bundle `name`, also one that is gone; the signed revocation's file.
+
+        Raises:
+            UsageError: no such bundle is here or was ever signed.
+        """
+        known = {entry.name: entry.sha256 for chain in self._read().chains.values() for entry in chain.entries.values()}
+        manifest = self.root / "bundles" / name / MANIFEST
+        if manifest.exists():
+            known[name] = file_digest(manifest)
+        if name not in known:
+            raise UsageError(f"no bundle is called {name!r} here", remedy="name one as the report does")
+        said = Revocation(**self._next(keys[0].name), bundle=name, created=_now(), why=why)
+        path = self.root / "revocations" / f"{name}-{secrets.token_hex(4)}{_SUFFIX}"
+        _write(path, sign(REVOCATION, {name: known[name]}, said, keys))
+        self.remember()
+        return path
+
+    def grant(self, waiver: Waiver, keys: Sequence[SigningKey]) -> Path:
+        """Sign a waiver; its file.
+
+        Raises:
+            UsageError: another one has its name.
+        """
+        path = self.root / "waivers" / f"{waiver.name}{_SUFFIX}"
+        if path.exists():
+            raise UsageError(f"a waiver is called {waiver.name!r} already", remedy="give it another name")
+        _write(path, sign(WAIVER, {"policy": waiver.policy}, waiver, keys))
+        return path
+
+    def remember(self) -> None:
+        """Write down every statement that is here: a ledger only grows."""
+        for chain in self._read().chains.values():
+            lines = "".join(entry.model_dump_json() + "\n" for _, entry in sorted(chain.entries.items()))
+            _write(self.root / "ledger" / f"{chain.key}.jsonl", lines.encode())
+
+    def audit(self, evidence: Sequence[Evidence], until: Mapping[str, Head] | None = None) -> Ledger:
+        """What the signatures of the store come to, as far as the ends of the chains in `until` where those are given.
+
+        Raises for nothing that a file says: that is a fault, by name.
+        """
+        read = self._read(until)
+        for one in evidence:
+            self._compare(one, read)
+        for first, second in combinations(sorted(read.bundles), 2):
+            if read.bundles[first].predicate.nonce == read.bundles[second].predicate.nonce:
+                read.faults.append(f"{second} has the nonce of {first}: one run was sealed twice")
+        named = {one.name for one in evidence if not one.faults}
+        return Ledger(
+            vouched={
+                name: Vouched(one.predicate, one.signers)
+                for name, one in read.bundles.items()
+                if name in named and name not in read.refused
+            },
+            refused=read.refused,
+            withdrawn=tuple(read.withdrawn),
+            granted=tuple(read.granted),
+            gaps={name: gap for chain in read.chains.values() for name, gap in chain.gaps().items()},
+            faults=tuple(
+                sorted([*read.faults, *(fault for chain in read.chains.values() for fault in chain.breaks())])
+            ),
+            digests={
+                chain.key: {serial: entry.sha256 for serial, entry in chain.entries.items()}
+                for chain in read.chains.values()
+            },
+        )
+
+    def _next(self, key: str) -> dict[str, Any]:
+        """The place of the next statement in a key's chain."""
+        chain = self._read().chains.get(key)
+        head = chain.head if chain else None
+        return {"chain": key, "serial": head.serial + 1 if head else 1, "previous": head.sha256 if head else None}
+
+    def _compare(self, one: Evidence, read: _Read) -> None:
+        """Note where a bundle is not what its statement says."""
+        said = read.bundles.get(one.name)
+        if said is None:
+            read.refused.setdefault(one.name, "nobody signed it")
+            return
+        if wrong := differences(self.root / "bundles" / one.name, one, said):
+            read.refused[one.name] = f"not what was signed: {', '.join(wrong[:3])}"
+            read.faults.append(f"{one.name} is not what was signed: {', '.join(wrong[:3])}")
+
+    def _read(self, until: Mapping[str, Head] | None = None) -> _Read:
+        read = _Read(until)
+        for path in sorted(self.root.glob("ledger/*.jsonl")):
+            self._read_ledger(path, read)
+        for path in sorted(self.root.glob(f"bundles/[!.]*/{ENVELOPE}")):
+            self._read_bundle(path, read)
+        for path in sorted(self.root.glob(f"revocations/*{_SUFFIX}")):
+            found = self._open(path, REVOCATION, Revocation, read)
+            if found and not read.is_later(found.predicate.chain, found.predicate.serial):
+                read.withdrawn.append(Withdrawn(found.predicate, found.signers))
+                self._link(found, "revocation", read)
+        for path in sorted(self.root.glob(f"waivers/*{_SUFFIX}")):
+            if granted := self._open(path, WAIVER, Waiver, read):
+                read.granted.append(Granted(granted.predicate, granted.signers))
+        return read
+
+    def _read_ledger(self, path: Path, read: _Read) -> None:
+        if path.stem not in self.keyring.key:  # a stranger's
+            return
+        try:
+            for line in path.read_bytes().splitlines():
+                entry = parse_json(Entry, line, path.name)
+                if not read.is_later(path.stem, entry.serial):
+                    read.chain(path.stem).add(entry)
+        except MatrixError as error:
+            read.faults.append(f"the ledger {path.name} cannot be read: {error}")
+
+    def _read_bundle(self, path: Path, read: _Read) -> None:
+        found = self._open(path, BUNDLE, Attestation, read)
+        if found is None or read.is_later(found.predicate.chain, found.predicate.serial):
+            return
+        name = path.parent.name
+        if found.predicate.bundle != name:
+            read.faults.append(f"{name} carries the statement of {found.predicate.bundle}")
+            read.refused[name] = f"its statement is that of {found.predicate.bundle}"
+            return
+        read.bundles[name] = found
+        self._link(found, "bundle", read)
+
+    def _link(self, found: _Said, kind: Literal["bundle", "revocation"], read: _Read) -> None:
+        """Put a statement into the chain of the key that it names, which must have signed it."""
+        link = found.predicate
+        if link.chain not in {signer.key for signer in found.signers}:
+            read.faults.append(f"{link.bundle} stands in the chain of key {link.chain[:12]}, which did not sign it")
+            return
+        entry = Entry(serial=link.serial, kind=kind, name=link.bundle, sha256=found.sha256)
+        read.chain(link.chain).add(entry, found)
+
+    def _open(self, path: Path, kind: str, model: Any, read: _Read) -> Any:  # noqa: ANN401 - the model decides what is opened
+        """The statement in `path`; a foreign one is refused, a broken one is a fault."""
+        where = path.relative_to(self.root).as_posix()
+        try:
+            return opened(path.read_bytes(), kind, model, self.keyring, where)
+        except UnknownKeyError as error:
+            read.refused[path.parent.name] = str(error)
+        except (OSError, EvidenceError) as error:
+            read.refused[path.parent.name] = str(error)
+            read.faults.append(str(error))
+        return None
