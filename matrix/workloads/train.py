@@ -104,10 +104,16 @@ def distillation_loss(
     return (1 - alpha) * F.cross_entropy(student, labels) + alpha * temperature**2 * soft
 
 
-def _dropout_off(model: PreTrainedModel) -> None:
+def dropout_off(model: PreTrainedModel) -> None:
+    """Make `model` compute in training mode what it computes in evaluation mode.
+
+    transformers 4.57: the SDPA attention of BERT and DistilBERT holds its share as the number `dropout_prob`, in no module.
+    """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        if hasattr(module, "dropout_prob"):
+            module.dropout_prob = 0.0
 
 
 def _schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
@@ -138,7 +144,7 @@ class Fit:
 def fit(model: PreTrainedModel, data: Encoded, how: Fit, recipe: Recipe, report: Report) -> None:
     """Train `model` in place; equal inputs give equal batches in equal order."""
     if not how.dropout:
-        _dropout_off(model)
+        dropout_off(model)
     torch.manual_seed(recipe.seed)
     model.train()
     steps = how.epochs * -(-len(data) // how.batch)
