@@ -88,6 +88,10 @@ class Profile(Strict):
     training: Sampling
     inference: Sampling
 
+    def seeded(self, seed: int) -> Profile:
+        """This profile with another seed: other embedded examples, other weights, another order of training."""
+        return self.model_copy(update={"recipe": self.recipe.model_copy(update={"seed": seed})})
+
     def launches_of(self, cell: Cell) -> int:
         """How many launches run `cell`: outputs and an image repeat, so they need fewer than a time."""
         repeats = cell.suite == "export_accuracy" or (cell.suite, cell.variant) == ("packaging", "image")

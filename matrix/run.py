@@ -104,7 +104,7 @@ def _resumed(request: Request, name: str) -> RunFolder:
     if (left.state.profile, left.state.spec, before.commit, before.suite_sha256) != asked:
         raise UsageError(
             f"the unfinished run of {name} measured something else",
-            remedy="its profile, data, models, commit or suites differ from what you ask for: start a new run without --resume",
+            remedy="its profile, seed, data, models, commit or suites differ from what is asked: start a new run without --resume",
         )
     return left
 

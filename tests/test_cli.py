@@ -13,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from matrix import definitions, engine, host
+from matrix import cli, definitions, engine, host
 from matrix.__main__ import main
 from matrix.bundle import MANIFEST, Evidence
-from matrix.errors import ExitCode
+from matrix.errors import ExitCode, UsageError
+from matrix.run import Request
 from matrix.target import Expectation
-from tests.making import INT8, ORT, TORCH, evidence, logits, sealed
+from tests.making import INT8, ORT, TORCH, evidence, logits, profiles, sealed
 
 DROP = """
 name = "one gate"
@@ -106,6 +107,32 @@ def test_cuda_is_the_target_whose_gpu_is_here(matrix: Callable[..., Answer], mon
     monkeypatch.setattr(host, "gpus", lambda: (host.Gpu("GPU-1", "NVIDIA H200"),))
     told = "this host can run cuda-h200 natively, without an image (needs a Docker engine (no Docker engine answers))\n"
     assert matrix("doctor", "cuda") == Answer(0, told, "")
+
+
+@pytest.mark.parametrize(("options", "seed"), [((), 20_261_122), (("--seed", 7), 7), (("--seed", 0), 0)])
+def test_a_seed_on_the_command_line_replaces_the_profiles(
+    matrix: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, options: tuple[object, ...], seed: int
+) -> None:
+    """Nothing else of the profile changes; 0 is a seed too."""
+    asked: list[Request] = []
+
+    def run(request: Request, *_: object) -> None:
+        asked.append(request)
+        raise UsageError("asked", remedy="look")
+
+    monkeypatch.setattr(cli, "run", run)
+    assert matrix("run", "cpu", *options).code == ExitCode.USAGE
+    (one,) = asked
+    assert one.profile == profiles().of("quick").seeded(seed)
+    assert one.profile.recipe == profiles().of("quick").recipe.model_copy(update={"seed": seed})
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "five"])
+def test_what_no_generator_takes_as_a_seed_is_a_usage_error(matrix: Callable[..., Answer], seed: str) -> None:
+    """Before anything is trained."""
+    answer = matrix("run", "cpu", "--seed", seed)
+    assert answer.code == ExitCode.USAGE
+    assert "--seed" in answer.err
 
 
 def test_doctor_lists_every_target(matrix: Callable[..., Answer]) -> None:

@@ -86,7 +86,7 @@ def _latencies(evidence: Evidence, numbers: Numbers) -> tuple[Table, ...]:
 
 def _reproduce(evidence: Evidence) -> Section:
     bundle = evidence.bundle
-    options = [f"--profile {bundle.profile.name}"]
+    options = [f"--profile {bundle.profile.name}", f"--seed {bundle.profile.recipe.seed}"]
     options += [
         f"--{key} {value}" for key, value in bundle.spec.model_dump().items() if value not in (None, "embedded")
     ]

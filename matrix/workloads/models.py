@@ -33,7 +33,7 @@ TRAINED_VOCABULARY = 8_000
 
 
 def build_teacher(recipe: Recipe, names: Sequence[str]) -> PreTrainedModel:
-    """A DistilBERT classifier with random weights, equal for equal recipes."""
+    """A DistilBERT classifier with random weights, drawn on the CPU: equal for equal recipes, whatever trains it."""
     torch.manual_seed(recipe.seed)
     shape = recipe.teacher
     return DistilBertForSequenceClassification(
@@ -50,7 +50,7 @@ def build_teacher(recipe: Recipe, names: Sequence[str]) -> PreTrainedModel:
 
 
 def build_student(recipe: Recipe, names: Sequence[str]) -> PreTrainedModel:
-    """A TinyBERT classifier with random weights, equal for equal recipes."""
+    """A TinyBERT classifier with random weights, drawn on the CPU: equal for equal recipes, whatever trains it."""
     torch.manual_seed(recipe.seed + 1)
     shape = recipe.student
     return BertForSequenceClassification(

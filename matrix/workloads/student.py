@@ -21,7 +21,7 @@ from matrix.workloads.models import (
     train_tokenizer,
 )
 from matrix.workloads.progress import Tell
-from matrix.workloads.train import Encoded, Fit, accuracy, encode, fit, logits_of
+from matrix.workloads.train import Encoded, Fit, accuracy, encode, first_losses, fit, logits_of
 
 _HERE = Path(__file__).parent
 _MAKERS = ("data.py", "mangaassist.py", "mangaassist.toml", "models.py", "student.py", "train.py")
@@ -90,11 +90,19 @@ class StudentMaker:
             dropout=False,
             soft=soft,
         )
+        first = first_losses(student, self._untrained(teacher), train, how, recipe)
         fit(student, train, how, recipe, self._report)
         learnt = accuracy(logits_of(student, validation, self._report, "judge the student"), validation.labels)
         student.cpu().save_pretrained(out)
         tokenizer.save_pretrained(out)
-        story = Training(teacher_accuracy=taught, student_accuracy=learnt, seconds=time.monotonic() - started)
+        story = Training(
+            teacher_accuracy=taught,
+            student_accuracy=learnt,
+            seconds=time.monotonic() - started,
+            seed=recipe.seed,
+            device=self.job.device,
+            first_losses=first,
+        )
         (out / _STORY).write_text(story.model_dump_json(), encoding="utf-8")
 
     def _teacher(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -104,6 +112,12 @@ class StudentMaker:
             self.cache.keep(place, self._make_teacher)
             given = str(place)
         return load_model(given, self.splits.names, "distilbert"), load_tokenizer(given)
+
+    def _untrained(self, teacher: PreTrainedModel) -> PreTrainedModel:
+        """The teacher before this project trained it: a given one is as it came."""
+        if self.job.spec.teacher is not None:
+            return teacher
+        return build_teacher(self.recipe, self.splits.names).to(self.job.device)
 
     def _make_teacher(self, out: Path) -> None:
         recipe, tokenizer = self.recipe, train_tokenizer(self.splits.train.texts)
