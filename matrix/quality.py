@@ -34,8 +34,9 @@ class Outputs:
 
     @property
     def answers(self) -> npt.NDArray[np.int64]:
-        """Each example's class."""
-        answers: npt.NDArray[np.int64] = np.argmax(self.logits, axis=1)
+        """Each example's class; -1, which is no class, where a logit is not a number (`argmax` would name its place)."""
+        told = np.isfinite(self.logits).all(axis=1)
+        answers: npt.NDArray[np.int64] = np.where(told, np.argmax(self.logits, axis=1), -1)
         return answers
 
 
