@@ -156,17 +156,25 @@ def tango_interval(lost: int, won: int, n: int, confidence: float = 0.95) -> Int
     return Interval(value, root(1.0, -edge, value), root(-1.0, value, edge))
 
 
-def tango_p(lost: int, won: int, n: int, margin: float) -> float:
-    """p-value that two paired proportions differ by less than `margin`: the larger of two one-sided score tests.
-
-    Tango's test of equivalence (1998, equation 24) on both sides; at most 5 % where `tango_interval` at 90 % lies within.
+def drop_p(lost: int, won: int, n: int, limit: float) -> float:
+    """One-sided p-value that `(lost - won) / n` is below `limit` (Tango 1998, equation 24: his test of equivalence).
 
     Raises:
         ValueError: the counts are impossible.
     """
     _counted(lost, won, n)
-    nearest = min(_tango_score(lost, won, n, -margin), -_tango_score(lost, won, n, margin))
-    return float(distributions.norm.sf(nearest))
+    return float(distributions.norm.cdf(_tango_score(lost, won, n, limit)))
+
+
+def tango_p(lost: int, won: int, n: int, margin: float) -> float:
+    """p-value that two paired proportions differ by less than `margin`: the larger of two one-sided score tests.
+
+    At most 5 % where `tango_interval` at 90 % lies within the margin (Schuirmann 1987).
+
+    Raises:
+        ValueError: the counts are impossible.
+    """
+    return max(drop_p(lost, won, n, margin), drop_p(won, lost, n, margin))
 
 
 def mcnemar_exact(lost: int, won: int) -> float:
