@@ -58,10 +58,13 @@ def call(low: float | None, high: float | None) -> Call:
 
 
 def _too_few_examples(n: int, margins: Margins) -> Comparison | None:
-    """Fewer than the policy asks for, or than could prove the margin if every answer were the same."""
+    """Fewer than the policy asks for, or than could prove the margin if every answer were the same.
+
+    Exactly, as a flip rate of 0: without a discordant pair Tango's approximation errs in up to 6.7 % of cases, not 5 %.
+    """
     if n < margins.min_examples:
         return too_few("examples", n, margins.min_examples)
-    if stats.tango_p(0, 0, n, margins.accuracy) > LEVEL:
+    if stats.flip_p(0, n, margins.accuracy) > LEVEL:
         return unsaid(f"{n} examples", f"so many that equal answers prove ±{100 * margins.accuracy:.1f} points")
     return None
 
