@@ -144,6 +144,8 @@ _METRICS: Final = (
     Metric("other_share", "other", "time", "share", _TRAINING),
     Metric("matmul_flop_per_s", "matmul peak", "throughput", "flop_per_s", _TRAINING),
     Metric("step_flop", "work a step", "static", "flop", _TRAINING),
+    Metric("tensor_rmse", "tensor RMSE / tolerance", "tensors", "share", _TRAINING),
+    Metric("trained_accuracy", "accuracy of a student trained here", "trained", "share", _TRAINING),
     Metric("peak_bytes", "peak memory", "memory", "bytes", _TRAINING + _SERVING),
     Metric("p50_s", "p50", "time", "s", _SERVING),
     Metric("p95_s", "p95", "time", "s", _SERVING),

@@ -132,11 +132,11 @@ def _in_evidence(policy: Policy, profiles: Profiles) -> Iterator[UsageError]:
         yield UsageError(
             f"{least} launches bound the median launch at {told:.1f} %", remedy="ask for min_launches of at least 5"
         )
-    certain = stats.tango_interval(0, 0, margins.min_examples, 0.90).high
-    if certain >= margins.accuracy:
+    if (p := stats.flip_p(0, margins.min_examples, margins.accuracy)) > 1 - CONFIDENCE:
+        points = f"{100 * margins.accuracy:.2f} points"
         yield UsageError(
-            f"{margins.min_examples} equal answers prove a difference of at most {100 * certain:.2f} points",
-            remedy=f"raise min_examples until {100 * margins.accuracy:.2f} points can be proven, or widen the margin",
+            f"{margins.min_examples} equal answers leave a difference of {points} possible (p {p:.3f})",
+            remedy=f"raise min_examples until {points} can be proven, or widen the margin",
         )
     if margins.ratio_contradiction < margins.ratio:
         yield UsageError("ratio_contradiction is below ratio", remedy="one ratio would be confirmed and contradicted")
@@ -169,19 +169,14 @@ def _never_certified(gate: Gate, policy: Policy, profiles: Sequence[Profile]) ->
 
 def _margin_too_small(gate: Gate, policy: Policy) -> Iterator[UsageError]:
     """A limit that the best possible answers of the fewest examples do not reach."""
-    n = max(policy.margins.min_examples, gate.min_examples or 0)
-    two_sided = 2 * gate.confidence - 1
-    best = {
-        "accuracy": lambda: stats.proportion_interval(n, n, two_sided).low,
-        "accuracy_delta": lambda: stats.tango_interval(0, 0, n, two_sided).low,
-        "flip_rate": lambda: stats.proportion_interval(0, n, two_sided).high,
-    }.get(gate.metric)
+    n, two_sided = max(policy.margins.min_examples, gate.min_examples or 0), 2 * gate.confidence - 1
+    none_differ = stats.proportion_interval(0, n, two_sided).high
+    best = {"accuracy": 1 - none_differ, "accuracy_delta": -none_differ, "flip_rate": none_differ}.get(gate.metric)
     if best is None:
         return
-    bound = best()
-    if (gate.at_least is not None and bound < gate.at_least) or (gate.at_most is not None and bound > gate.at_most):
+    if (gate.at_least is not None and best < gate.at_least) or (gate.at_most is not None and best > gate.at_most):
         yield UsageError(
-            f"gate {gate.id!r}: {n} examples, all answered alike, prove {bound:.5f} and not {gate.limit:.5f}",
+            f"gate {gate.id!r}: {n} examples, all answered alike, prove {best:.5f} and not {gate.limit:.5f}",
             remedy="raise min_examples, or widen the limit",
         )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
@@ -15,11 +14,28 @@ import numpy as np
 from matrix import stats
 from matrix.bundle import Evidence
 from matrix.cell import Cell
-from matrix.findings import paired_log_ratios
+from matrix.confirm import LEVEL, Comparison, adjusted, outside, points, settled, too_few, unsaid
+from matrix.findings import paired_log_ratios, tensors_of
 from matrix.number import reference_of
 from matrix.policy import Margins
 from matrix.quality import Outputs, outputs_of
+from matrix.steps import Seeded, tensors, trained
 from matrix.verdict import Finding, Reason
+
+__all__ = [
+    "RULED",
+    "Comparison",
+    "Outputs",
+    "Seeded",
+    "adjusted",
+    "call",
+    "devices",
+    "export_delta",
+    "ratio_to_reference",
+    "same_checkpoint",
+    "tensors",
+    "trained",
+]
 
 Call = Literal["faster", "slower", "equivalent", "ambiguous"]
 
@@ -41,34 +57,21 @@ def call(low: float | None, high: float | None) -> Call:
     return "equivalent" if low > 1 / SAME and high < SAME else "ambiguous"
 
 
-Answer = Literal["confirmed", "contradicted", "inconclusive"]
+def _too_few_examples(n: int, margins: Margins) -> Comparison | None:
+    """Fewer than the policy asks for, or than could prove the margin if every answer were the same.
+
+    Exactly, as a flip rate of 0: without a discordant pair Tango's approximation errs in up to 6.7 % of cases, not 5 %.
+    """
+    if n < margins.min_examples:
+        return too_few("examples", n, margins.min_examples)
+    if stats.flip_p(0, n, margins.accuracy) > LEVEL:
+        return unsaid(f"{n} examples", f"so many that equal answers prove ±{100 * margins.accuracy:.1f} points")
+    return None
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What another device's bundle says of one of our numbers, and why."""
-
-    answer: Answer
-    reasons: tuple[Reason, ...]
-
-
-def _points(interval: stats.Interval) -> str:
-    return f"{100 * interval.value:+.2f} [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}] points"
-
-
-def _outside(interval: stats.Interval, margin: float) -> bool:
-    return interval.low > margin or interval.high < -margin
-
-
-def _within(interval: stats.Interval, margin: float) -> bool:
-    return -margin < interval.low and interval.high < margin
-
-
-def _too_few(what: str, n: int, least: int) -> Comparison:
-    return Comparison(
-        "inconclusive",
-        (Reason(rule="minimum", number=f"{n} {what}", threshold=f"at least {least}", remedy="measure more"),),
-    )
+def _discordant(first: Outputs, second: Outputs) -> tuple[int, int]:
+    """How many examples only the first has right, and only the second."""
+    return int((first.right & ~second.right).sum()), int((second.right & ~first.right).sum())
 
 
 def same_checkpoint(ours: Outputs, theirs: Outputs, margins: Margins) -> Comparison:
@@ -77,15 +80,15 @@ def same_checkpoint(ours: Outputs, theirs: Outputs, margins: Margins) -> Compari
     Two one-sided tests at 5 % are the 90 % interval (Schuirmann 1987); the flip rate's bounds are exact.
     """
     n = len(ours.labels)
-    if n < margins.min_examples:
-        return _too_few("examples", n, margins.min_examples)
-    won, lost = int((ours.right & ~theirs.right).sum()), int((theirs.right & ~ours.right).sum())
-    difference = stats.tango_interval(won, lost, n, 0.90)
-    flips = stats.proportion_interval(int((ours.answers != theirs.answers).sum()), n, 0.90)
+    if lacking := _too_few_examples(n, margins):
+        return lacking
+    pairs, flipped = _discordant(ours, theirs), int((ours.answers != theirs.answers).sum())
+    difference = stats.tango_interval(*pairs, n, 0.90)
+    flips = stats.proportion_interval(flipped, n, 0.90)
     reasons = (
         Reason(
             rule="accuracy of the same checkpoint",
-            number=_points(difference),
+            number=points(difference),
             threshold=f"90 % interval within ±{100 * margins.accuracy:.1f} points",
             remedy="find which operator differs, or measure more examples",
         ),
@@ -96,16 +99,9 @@ def same_checkpoint(ours: Outputs, theirs: Outputs, margins: Margins) -> Compari
             remedy="find which operator differs, or measure more examples",
         ),
     )
-    if _outside(difference, margins.accuracy) or flips.low > margins.flip_rate:
-        return Comparison("contradicted", reasons)
-    if _within(difference, margins.accuracy) and flips.high <= margins.flip_rate:
-        return Comparison("confirmed", reasons)
-    return Comparison("inconclusive", reasons)
-
-
-def _effect(variant: Outputs, reference: Outputs) -> stats.Interval:
-    won, lost = int((variant.right & ~reference.right).sum()), int((reference.right & ~variant.right).sum())
-    return stats.tango_interval(won, lost, len(variant.labels), 0.90)
+    p = max(stats.tango_p(*pairs, n, margins.accuracy), stats.flip_p(flipped, n, margins.flip_rate))
+    apart = outside(difference, margins.accuracy) or flips.low > margins.flip_rate
+    return settled(p, reasons, contradicted=apart)
 
 
 def _opposed(first: stats.Interval, second: stats.Interval) -> bool:
@@ -117,58 +113,71 @@ def _one_sided(interval: stats.Interval) -> bool:
     return interval.low > 0 or interval.high < 0
 
 
+def _drop_p(pair: tuple[Outputs, Outputs], margins: Margins) -> float:
+    """p-value that a variant loses less than an export may cost."""
+    won, lost = _discordant(*pair)
+    return stats.drop_p(lost, won, len(pair[0].labels), margins.export_delta)
+
+
+def _apart(ours: tuple[Outputs, Outputs], theirs: tuple[Outputs, Outputs]) -> tuple[int, int, bool]:
+    """Examples on which the export does better here than there, and worse; and whether any is torn.
+
+    Right here and wrong there, and the reference the other way round: such a pair has no place in Tango's table.
+    """
+    apart = (ours[0].right.astype(int) - ours[1].right) - (theirs[0].right.astype(int) - theirs[1].right)
+    return int((apart > 0).sum()), int((apart < 0).sum()), bool((np.abs(apart) > 1).any())
+
+
 def export_delta(ours: tuple[Outputs, Outputs], theirs: tuple[Outputs, Outputs], margins: Margins) -> Comparison:
     """What an export costs on two devices (each variant, reference): both small enough, and equal within the margin."""
     n = len(ours[0].labels)
-    if n < margins.min_examples:
-        return _too_few("examples", n, margins.min_examples)
-    mine, other = _effect(*ours), _effect(*theirs)
-    apart = (ours[0].right.astype(int) - ours[1].right) - (theirs[0].right.astype(int) - theirs[1].right)
-    difference = stats.tango_interval(int((apart > 0).sum()), int((apart < 0).sum()), n, 0.90)
-    # right here and wrong there, and the reference the other way round: such a pair has no place in Tango's table
-    torn = bool((np.abs(apart) > 1).any())
+    if lacking := _too_few_examples(n, margins):
+        return lacking
+    mine, other = (stats.tango_interval(*_discordant(*pair), n, 0.90) for pair in (ours, theirs))
+    better, worse, torn = _apart(ours, theirs)
+    difference = stats.tango_interval(better, worse, n, 0.90)
     reasons = (
         Reason(
             rule="export delta",
-            number=f"here {_points(mine)}, there {_points(other)}, difference {_points(difference)}",
+            number=f"here {points(mine)}, there {points(other)}, difference {points(difference)}",
             threshold=f"each at least -{100 * margins.export_delta:.1f} points, "
             f"difference within ±{100 * margins.accuracy:.1f} points",
             remedy="compare the two devices' logits example by example",
         ),
     )
-    if _opposed(mine, other):
-        return Comparison("contradicted", reasons)
-    small = min(mine.low, other.low) >= -margins.export_delta
-    agree = _one_sided(mine) == _one_sided(other)
-    if small and agree and not torn and _within(difference, margins.accuracy):
-        return Comparison("confirmed", reasons)
-    return Comparison("inconclusive", reasons)
+    equal = stats.tango_p(better, worse, n, margins.accuracy)
+    agree = _one_sided(mine) == _one_sided(other) and not torn
+    p = max(equal, _drop_p(ours, margins), _drop_p(theirs, margins)) if agree else 1.0
+    return settled(p, reasons, contradicted=_opposed(mine, other))
 
 
-def ratio_to_reference(ours: Sequence[float], theirs: Sequence[float], margins: Margins) -> Comparison:
-    """Log-ratios to the reference variant on two devices: Welch's 90 % interval of their difference, and the same sign."""
+def ratio_to_reference(
+    ours: Sequence[float], theirs: Sequence[float], margins: Margins, *, there: str = "the other device"
+) -> Comparison:
+    """Log-ratios to the reference variant on two devices: Welch's 90 % interval of their difference, and the same sign.
+
+    `there` names the device that ours is confirmed against: a ratio is never confirmed for itself.
+    """
     pairs = min(len(ours), len(theirs))
     if pairs < margins.min_pairs:
-        return _too_few("paired launches", pairs, margins.min_pairs)
+        return too_few("paired launches", pairs, margins.min_pairs)
     mine, other = stats.mean_interval(ours), stats.mean_interval(theirs)
     difference = stats.welch_interval(ours, theirs, 0.90)
     if mine is None or other is None or difference is None:
-        return _too_few("finite pairs", 0, margins.min_pairs)
+        return too_few("finite pairs", 0, margins.min_pairs)
     shown = difference.map(math.exp)
     reasons = (
         Reason(
             rule="ratio to the reference variant",
-            number=f"{shown.value:.3f} times the other device's, 90 % interval [{shown.low:.3f}, {shown.high:.3f}]",
+            number=f"{shown.value:.3f} times that of {there}, 90 % interval [{shown.low:.3f}, {shown.high:.3f}]",
             threshold=f"within a factor of {margins.ratio}; beyond {margins.ratio_contradiction} contradicts",
             remedy="more launches narrow it; a real difference stays",
         ),
     )
-    if _opposed(mine, other) or _outside(difference, math.log(margins.ratio_contradiction)):
-        return Comparison("contradicted", reasons)
     same_sign = mine.value * other.value >= 0
-    if same_sign and _within(difference, math.log(margins.ratio)):
-        return Comparison("confirmed", reasons)
-    return Comparison("inconclusive", reasons)
+    p = stats.welch_p(ours, theirs, math.log(margins.ratio)) if same_sign else 1.0
+    apart = _opposed(mine, other) or outside(difference, math.log(margins.ratio_contradiction))
+    return settled(p, reasons, contradicted=apart)
 
 
 def _ratios(evidence: Evidence, cell: Cell) -> list[float]:
@@ -183,15 +192,25 @@ def _quality(ours: Evidence, theirs: Evidence, cell: Cell) -> tuple[Outputs, Out
     return mine, other
 
 
-RULED: Final = frozenset({"accuracy", "accuracy_delta", "ratio"})
-"""Metrics that another device can confirm. Time, throughput and memory are of one device; nothing else confirms them."""
+def _tensors(ours: Evidence, theirs: Evidence, margins: Margins) -> Comparison | None:
+    mine, other = tensors_of(ours), tensors_of(theirs)
+    return tensors(mine, other, margins) if mine and other else None
+
+
+RULED: Final = frozenset({"accuracy", "accuracy_delta", "ratio", "tensor_rmse", "trained_accuracy"})
+"""Metrics that another device can confirm. Time, throughput and memory are of one device; nothing else confirms them.
+
+Of these `trained_accuracy` needs students of several seeds, a bundle each: `devices` sees two bundles and says nothing of it.
+"""
 
 
 def devices(finding: Finding, ours: Evidence, theirs: Evidence, margins: Margins) -> Comparison | None:
     """What another device's bundle says of this number as `ours` measured it; None where it holds nothing to compare."""
     cell = finding.cell
     if finding.metric == "ratio":
-        return ratio_to_reference(_ratios(ours, cell), _ratios(theirs, cell), margins)
+        return ratio_to_reference(_ratios(ours, cell), _ratios(theirs, cell), margins, there=theirs.bundle.target)
+    if finding.metric == "tensor_rmse":
+        return _tensors(ours, theirs, margins)
     pair = _quality(ours, theirs, cell)
     if pair is None:
         return None

@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from matrix import quality, stats
-from matrix.bundle import Evidence, Measured
+from matrix.bundle import Bundle, Evidence, Measured
+from matrix.canonical import digest
 from matrix.catalog import METRICS
 from matrix.cell import Cell
 from matrix.health import TOLERATED_LAUNCHES, doubts_of
 from matrix.number import CONFIDENCE, Number, reference_of
 from matrix.ranks import quantile
+from matrix.sample import Tensor
 from matrix.target import Kind
 from matrix.verdict import Doubt, Finding, Reason
 
@@ -108,6 +110,54 @@ def _ratio(evidence: Evidence, cell: Cell) -> Iterator[Number]:
         yield replace(_over_launches("ratio", [math.exp(value) for value in logs], 1), launches=len(logs))
 
 
+def _batteries(evidence: Evidence) -> list[tuple[Tensor, ...]]:
+    told = [record.battery.tensors for record in evidence.bundle.launches if record.battery]
+    return [tensors for tensors in told if tensors]
+
+
+def tensors_of(evidence: Evidence) -> list[Tensor]:
+    """The tensors of every launch's battery: a row that one launch corrupted is corrupted."""
+    return [tensor for tensors in _batteries(evidence) for tensor in tensors]
+
+
+def _tensor_rmse(evidence: Evidence) -> Iterator[Number]:
+    """How far the device's own training step is from its fp64 reference: the largest share of a tensor's tolerance."""
+    several, tensors = _batteries(evidence), tensors_of(evidence)
+    if not tensors:
+        return
+    shares = [one.rmse / one.tolerance for one in tensors if one.rmse is not None and one.tolerance > 0]
+    value = max(shares) if len(shares) == len(tensors) else None
+    samples = min(map(len, several))
+    yield Number("tensor_rmse", value, value, value, value, value, 1.0, samples, {}, launches=len(several))
+
+
+def _trained_accuracy(evidence: Evidence, device: str) -> Iterator[Number]:
+    """Accuracy on the validation split of the student that this very device trained from a known seed: one observation."""
+    training, n = evidence.bundle.prepared.training, evidence.bundle.prepared.data.validation.examples
+    if training and training.seed is not None and training.device == device:
+        yield replace(quality.share("trained_accuracy", round(training.student_accuracy * n), n), launches=1)
+
+
+def family(bundle: Bundle) -> str:
+    """What students of several seeds and devices must have in common to be compared: digest of all but seed and device.
+
+    A teacher counts by its configuration; by its weights too where it was given, and so did not come from the seed.
+    """
+    prepared, teacher = bundle.prepared, bundle.prepared.teacher_model
+    return digest(
+        {
+            "train": prepared.data.train.sha256,
+            "validation": prepared.data.validation.sha256,
+            "tokenizer": prepared.tokenizer_sha256,
+            "profile": bundle.profile.model_dump(mode="json", exclude={"recipe": {"seed"}}),
+            "suites": bundle.source.suite_sha256,
+            "student": prepared.student_model.config_sha256,
+            "teacher": teacher.config_sha256,
+            "teacher_weights": teacher.weights_sha256 if teacher.origin == "given" else None,
+        }
+    )
+
+
 def _packaging(launches: Sequence[Measured]) -> Iterator[Number]:
     """What an image or an import said of itself: a size with its causes, and a build as the one time that it is.
 
@@ -137,6 +187,9 @@ def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured]) -> It
     else:
         yield from (_training if cell.suite == "training_step" else _latency)(cell, launches)
         yield from _ratio(evidence, cell)
+    if cell.suite == "training_step" and reference_of(cell, evidence.bundle.planned) == cell:
+        yield from _tensor_rmse(evidence)
+        yield from _trained_accuracy(evidence, launches[0].evidence.device)
     yield from _facts(launches)
 
 

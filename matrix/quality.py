@@ -34,8 +34,9 @@ class Outputs:
 
     @property
     def answers(self) -> npt.NDArray[np.int64]:
-        """Each example's class."""
-        answers: npt.NDArray[np.int64] = np.argmax(self.logits, axis=1)
+        """Each example's class; -1, which is no class, where a logit is not a number (`argmax` would name its place)."""
+        told = np.isfinite(self.logits).all(axis=1)
+        answers: npt.NDArray[np.int64] = np.where(told, np.argmax(self.logits, axis=1), -1)
         return answers
 
 
@@ -67,14 +68,18 @@ def _bounded(metric: str, wide: stats.Interval, narrow: stats.Interval, n: int, 
     return Number(metric, wide.value, wide.low, wide.high, narrow.low, narrow.high, CONFIDENCE, n, notes)
 
 
+def share(metric: str, count: int, n: int) -> Number:
+    """A proportion of examples with its exact interval and bounds."""
+    return _bounded(metric, stats.proportion_interval(count, n), stats.proportion_interval(count, n, _ONE_SIDED), n)
+
+
 def numbers_of(evidence: Evidence, cell: Cell) -> Iterator[Number]:
     """Accuracy of a quality cell, and its paired comparison with the reference on the same examples."""
     ours = outputs_of(evidence, cell)
     if ours is None:
         return
-    n, count = len(ours.labels), int(ours.right.sum())
-    two, one = stats.proportion_interval(count, n), stats.proportion_interval(count, n, _ONE_SIDED)
-    yield _bounded("accuracy", two, one, n)
+    n = len(ours.labels)
+    yield share("accuracy", int(ours.right.sum()), n)
     reference = reference_of(cell, evidence.bundle.planned)
     theirs = outputs_of(evidence, reference) if reference and reference != cell else None
     if theirs is not None and np.array_equal(ours.labels, theirs.labels):
@@ -90,7 +95,6 @@ def _against(ours: Outputs, theirs: Outputs, n: int) -> Iterator[Number]:
     wide, narrow = stats.bounded_mean_interval(divergences), stats.bounded_mean_interval(divergences, _ONE_SIDED)
     if wide and narrow:
         yield _bounded("mean_kl", wide, narrow, n)
-    flips = int((ours.answers != theirs.answers).sum())
-    yield _bounded("flip_rate", stats.proportion_interval(flips, n), stats.proportion_interval(flips, n, _ONE_SIDED), n)
+    yield share("flip_rate", int((ours.answers != theirs.answers).sum()), n)
     largest = float(np.abs(ours.logits - theirs.logits).max())
     yield Number("max_dlogit", largest, largest, largest, largest, largest, 1.0, n, {})

@@ -12,12 +12,13 @@ from pydantic import Field, model_validator
 from matrix.errors import UsageError
 from matrix.strict import Strict, parse_toml
 
-Kind = Literal["time", "throughput", "memory", "ratio", "static", "quality", "export_delta"]
+Kind = Literal["time", "throughput", "memory", "ratio", "static", "quality", "export_delta", "tensors", "trained"]
 """What sort of claim a number makes; trust has one rule a kind.
 
 time, throughput, memory: absolute, of one device. ratio: to the reference variant, same host, paired launches.
 static: a property of the artifact or of the arithmetic (bytes, FLOPs). quality: accuracy. export_delta: what an export
-changed against its reference.
+changed against its reference. tensors: a training step beside its fp64 reference. trained: accuracy of a student that this
+device trained.
 """
 
 Executor = Literal["native", "docker", "emulator"]

@@ -10,8 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from matrix import engine
+
+settings.register_profile("same everywhere", deadline=None, derandomize=True, database=None)
+settings.load_profile("same everywhere")
+"""A property holds for the same examples on a busy machine and on a quiet one, and a run leaves nothing behind."""
 
 REQUIRED = frozenset(filter(None, os.environ.get("MATRIX_REQUIRE", "").split(",")))
 """Tools whose tests must fail rather than skip where the tool is missing: CI sets it, a user's machine does not."""

@@ -19,7 +19,17 @@ from matrix.canonical import digest, file_digest
 from matrix.cell import Cell, Plan
 from matrix.estimates import Estimates, parse_estimates
 from matrix.gates import Case
-from matrix.job import BENCHMARK, DataIdentity, Image, Layer, ModelIdentity, Prepared, SplitIdentity, WorkloadSpec
+from matrix.job import (
+    BENCHMARK,
+    DataIdentity,
+    Image,
+    Layer,
+    ModelIdentity,
+    Prepared,
+    SplitIdentity,
+    Training,
+    WorkloadSpec,
+)
 from matrix.number import CONFIDENCE
 from matrix.policy import Policy, parse_policy
 from matrix.profile import Profiles, parse_profiles
@@ -40,6 +50,7 @@ from matrix.sample import (
     LaunchRecord,
     Load,
     Outcome,
+    Tensor,
     Timing,
 )
 from matrix.standing import Rules, Today
@@ -387,3 +398,19 @@ def sealed(root: Path, one: Evidence) -> Path:
     """The folder of `one` as a bundle in the store at `root`."""
     store = Store(root)
     return store.seal(ran(store, one), one.bundle)
+
+
+def with_battery(one: Evidence, *tensors: Tensor, launches: Sequence[int] = (1,)) -> Evidence:
+    """`one` with a battery that found `tensors` in these launches."""
+    battery = Battery(device="cpu", canaries=(), tensors=tensors)
+    records = tuple(
+        record.model_copy(update={"battery": battery}) if record.index in launches else record
+        for record in one.bundle.launches
+    )
+    return replace(one, bundle=one.bundle.model_copy(update={"launches": records}))
+
+
+def with_training(one: Evidence, training: Training) -> Evidence:
+    """`one` with a student that came to be so."""
+    told = one.bundle.prepared.model_copy(update={"training": training})
+    return replace(one, bundle=one.bundle.model_copy(update={"prepared": told}))

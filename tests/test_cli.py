@@ -36,6 +36,15 @@ ratio = 1.10
 ratio_contradiction = 1.25
 min_examples = 1400
 min_pairs = 5
+trained_accuracy = 0.005
+first_losses = 1e-3
+min_seeds = 5
+tensor_factor = 2.0
+tensor_factor_small = 3.0
+tensor_small = 1000
+tensor_contradiction = 3.0
+min_batches = 3
+min_shapes = 2
 [[gate]]
 id = "drop"
 why = "it may cost 0.6 points"

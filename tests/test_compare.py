@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from matrix import compare
+from matrix import compare, stats
 from matrix.findings import findings_of
 from matrix.quality import Outputs
-from tests.making import EAGER, INT8, TORCH, evidence, logits, policy
+from tests.making import EAGER, INT8, ORT, TORCH, evidence, logits, policy
 
 MARGINS = policy().margins
 
@@ -100,11 +100,77 @@ def test_ratios_confirm_within_ten_percent(ours: list[float], theirs: list[float
 
 
 def test_a_difference_of_deltas_needs_enough_examples() -> None:
-    """1,351 equal answers are the fewest that prove 0.2 points: with none discordant a naive interval has no width at all."""
+    """1,497 equal answers are the fewest that prove 0.2 points, exactly; a naive interval of none discordant has no width."""
     fewest = MARGINS.model_copy(update={"min_examples": 1})
-    for n, answer in ((1_300, "inconclusive"), (1_400, "confirmed")):
+    for n, answer in ((1_496, "inconclusive"), (1_497, "confirmed")):
         pair = (answered(set(), n), answered(set(), n))
         assert compare.export_delta(pair, pair, fewest).answer == answer
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "p"),
+    [(set(), set(), 0.0415), ({1, 2}, {1, 2}, 0.0415), (set(range(40)), set(), 1.0)],
+)
+def test_a_comparisons_p_is_the_largest_of_its_parts(ours: set[int], theirs: set[int], p: float) -> None:
+    """Of 1,500 equal answers the accuracy's is P(Z > sqrt(1500 d / (1 - d))), above the flips' 0.995^1500; 1 contradicts."""
+    found = compare.same_checkpoint(answered(ours, 1_500), answered(theirs, 1_500), MARGINS)
+    assert found.p == pytest.approx(p, abs=1e-4)
+
+
+@pytest.mark.parametrize("wrong", range(0, 31, 2))
+def test_confirmed_is_a_p_of_at_most_five_percent_and_an_interval_within_the_margin(wrong: int) -> None:
+    """Counts across the border: the three rules of a 90 % interval, and p, say the same."""
+    ours, base = answered(set(range(wrong))), answered(set())
+    found = [
+        compare.same_checkpoint(ours, base, MARGINS),
+        compare.export_delta((ours, base), (base, base), MARGINS),
+        compare.ratio_to_reference([wrong / 100 + e / 100 for e in range(5)], [e / 100 for e in range(5)], MARGINS),
+    ]
+    within = stats.tango_interval(wrong, 0, 10_000, 0.90).high < MARGINS.accuracy
+    assert (found[0].answer == "confirmed") == within
+    assert all((one.p <= 0.05) == (one.answer == "confirmed") for one in found)
+
+
+def test_a_sign_that_only_one_device_is_sure_of_confirms_nothing() -> None:
+    """The export loses 6 here, which is sure, and 2 there, which is not: alike, and not confirmed."""
+    base = answered(set())
+    found = compare.export_delta((answered(set(range(6))), base), (answered({1, 2}), base), MARGINS)
+    assert (found.answer, found.p) == ("inconclusive", 1.0)
+
+
+def test_a_ratio_whose_sign_flips_without_proof_is_inconclusive() -> None:
+    """1 % faster here, 1 % slower there, neither beyond its spread: no contradiction, and no confirmation."""
+    ours, theirs = [0.01, 0.03, -0.01, 0.02, 0.0], [-0.01, -0.03, 0.01, -0.02, 0.0]
+    found = compare.ratio_to_reference(ours, theirs, MARGINS)
+    assert (found.answer, found.p) == ("inconclusive", 1.0)
+
+
+def test_a_confirmed_ratio_names_the_device_that_it_was_held_against() -> None:
+    """A ratio is never confirmed for itself."""
+    samples = {EAGER: [[0.010] * 60] * 5, ORT: [[0.005] * 60] * 5}
+    ours, theirs = evidence(target="mps", samples=samples), evidence(target="cuda-a100", samples=samples)
+    (finding,) = [one for one in findings_of(ours) if one.metric == "ratio"]
+    found = compare.devices(finding, ours, theirs, MARGINS)
+    assert found is not None
+    assert found.reasons[0].number == "1.000 times that of cuda-a100, 90 % interval [1.000, 1.000]"
+
+
+def test_a_sample_that_could_not_prove_the_margin_says_nothing() -> None:
+    """1,400 examples and a policy that asks for one: even equal answers prove no 0.2 points, and 40 losses contradict none."""
+    fewest = MARGINS.model_copy(update={"min_examples": 1})
+    found = compare.same_checkpoint(answered(set(range(40)), 1_400), answered(set(), 1_400), fewest)
+    assert (found.answer, found.reasons[0].threshold) == (
+        "inconclusive",
+        "so many that equal answers prove ±0.2 points",
+    )
+
+
+def test_logits_that_are_no_numbers_answer_nothing() -> None:
+    """Not the class whose place they have: what one device cannot say differs from what the other says."""
+    ours, theirs = answered(set()), answered(set())
+    ours.logits[:100, 0] = np.nan
+    assert (ours.answers[0], bool(ours.right[0])) == (-1, False)
+    assert compare.same_checkpoint(ours, theirs, MARGINS).answer == "contradicted"
 
 
 def test_only_ruled_metrics_are_compared() -> None:

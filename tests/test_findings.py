@@ -8,10 +8,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from matrix.findings import findings_of
-from matrix.sample import ClockCheck
+from matrix.bundle import Bundle
+from matrix.findings import family, findings_of
+from matrix.job import Training
+from matrix.sample import ClockCheck, Tensor
 from matrix.verdict import Finding
-from tests.making import EAGER, INT8, ORT, QUIET, RAW, SETTLED, TORCH, TRAINER, evidence, logits
+from tests.making import (
+    EAGER,
+    INT8,
+    ORT,
+    QUIET,
+    RAW,
+    SETTLED,
+    TORCH,
+    TRAINER,
+    evidence,
+    logits,
+    with_battery,
+    with_training,
+)
 
 
 def by_metric(found: list[Finding], cell: str) -> dict[str, Finding]:
@@ -147,3 +162,61 @@ def test_a_cell_that_no_launch_measured_has_all_its_numbers_without_a_value() ->
     found = by_metric(findings_of(evidence(samples={EAGER: [[0.01] * 60]}, lost={(EAGER, 1): "raised"})), EAGER.id)
     assert {"p50_s", "p95_s", "start_s", "ratio"} <= set(found)
     assert {(one.value, one.launches, one.doubts[0].rule) for one in found.values()} == {(None, 0, "launch_lost")}
+
+
+def test_a_batterys_tensors_are_one_exact_number_of_the_reference_cell() -> None:
+    """RMSEs of a tenth and a quarter of the tolerance, in two of three launches: 0.25, exactly, and nobody else's."""
+    one = evidence(samples={RAW: [[0.5] * 8] * 3, TRAINER: [[0.6] * 8] * 3})
+    assert "tensor_rmse" not in by_metric(findings_of(one), RAW.id)
+    made = {"name": "loss", "shape": (1,), "elements": 1, "tolerance": 1e-5, "corrupted_rows": 0, "rerun": 0.0}
+    tensors = [Tensor(batch=batch, rmse=rmse, **made) for batch, rmse in enumerate((1e-6, 2.5e-6))]
+    found = findings_of(with_battery(one, *tensors, launches=(1, 3)))
+    number = by_metric(found, RAW.id)["tensor_rmse"]
+    assert (number.value, number.low, number.high, number.bound_high) == pytest.approx((0.25,) * 4)
+    assert (number.kind, number.samples, number.launches, number.confidence) == ("tensors", 2, 2, 1.0)
+    assert "tensor_rmse" not in by_metric(found, TRAINER.id)
+
+
+def test_a_tensor_that_is_not_a_number_leaves_no_value() -> None:
+    """A largest of the others would hide it."""
+    torn = Tensor(name="loss", shape=(1,), batch=0, elements=1, rmse=None, tolerance=1e-5, corrupted_rows=0, rerun=None)
+    found = by_metric(findings_of(with_battery(evidence(samples={RAW: [[0.5] * 8]}), torn)), RAW.id)["tensor_rmse"]
+    assert (found.value, found.bound_high) == (None, None)
+
+
+SEEDED = Training(teacher_accuracy=None, student_accuracy=0.9, seconds=60.0, seed=7, device="cpu")
+
+
+def test_a_student_trained_here_has_an_accuracy_of_this_device() -> None:
+    """9 of 10 validation examples, with Clopper and Pearson's interval; one student, whatever the launches."""
+    one = evidence(samples={RAW: [[0.5] * 8] * 5, TRAINER: [[0.6] * 8] * 5})
+    found = by_metric(findings_of(with_training(one, SEEDED)), RAW.id)["trained_accuracy"]
+    assert (found.value, found.low, found.high) == pytest.approx((0.9, 0.5550, 0.9975), abs=1e-4)
+    assert (found.kind, found.samples, found.launches) == ("trained", 10, 1)
+
+
+@pytest.mark.parametrize("change", [{"seed": None}, {"device": "cuda"}, {"device": None}])
+def test_a_student_from_elsewhere_says_nothing_of_this_device(change: dict[str, object]) -> None:
+    """Trained on another device, or from no known seed."""
+    one = with_training(evidence(samples={RAW: [[0.5] * 8]}), SEEDED.model_copy(update=change))
+    assert "trained_accuracy" not in by_metric(findings_of(one), RAW.id)
+
+
+def test_a_family_is_all_but_the_seed_and_the_device() -> None:
+    """Another seed, target or student's weights: the same family. Other data, training or suites: another."""
+    base = evidence(samples={RAW: [[0.5] * 8]}).bundle
+    data, profile = base.prepared.data, base.profile
+
+    def recipe(**change: object) -> Bundle:
+        changed = profile.recipe.model_copy(update=change)
+        return base.model_copy(update={"profile": profile.model_copy(update={"recipe": changed})})
+
+    other = data.model_copy(update={"train": data.train.model_copy(update={"sha256": "f" * 64})})
+    alike = [recipe(seed=1), evidence(target="cuda-h200", weights="x" * 64, samples={RAW: [[0.5] * 8]}).bundle]
+    unlike = [
+        recipe(student_epochs=99),
+        base.model_copy(update={"prepared": base.prepared.model_copy(update={"data": other})}),
+        evidence(samples={RAW: [[0.5] * 8]}, suite_sha256="z" * 64).bundle,
+    ]
+    assert {family(one) for one in alike} == {family(base)}
+    assert family(base) not in {family(one) for one in unlike}

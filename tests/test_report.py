@@ -13,10 +13,10 @@ import pytest
 from matrix.bundle import Evidence
 from matrix.estimates import compare
 from matrix.gates import decide
+from matrix.number import CONFIDENCE
 from matrix.report import html, machine, markdown, page
 from matrix.report.badges import MARKS
 from matrix.report.material import Material
-from matrix.trust import judge
 from matrix.verdict import PRECEDENCE
 from tests.making import (
     EAGER,

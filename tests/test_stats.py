@@ -6,11 +6,24 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import optimize
 from scipy import stats as distributions
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_ind
 
 from matrix import stats
+
+COUNTS = st.integers(1, 5_000).flatmap(
+    lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n)).filter(lambda c: c[0] + c[1] <= n)
+)
+"""Pairs lost, pairs won, and all pairs."""
+VALUES = st.lists(st.floats(-10, 10, allow_subnormal=False), min_size=2, max_size=8)
+PS = st.lists(st.floats(0, 1), max_size=12)
+NEAR = 1e-6
+"""How near to 5 % a p-value and an interval may disagree: root finding and rounding stop there."""
 
 
 def test_a_t_interval_worked_by_hand() -> None:
@@ -107,3 +120,126 @@ def test_clopper_pearson_without_an_event_is_the_rule_of_three() -> None:
     found = stats.proportion_interval(0, 10_000)
     assert (found.value, found.low) == (0.0, 0.0)
     assert found.high == pytest.approx(1 - 0.025 ** (1 / 10_000))
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "low", "high"),
+    [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617), (0, 20, 0.0, 0.1684), (1, 29, 0.0009, 0.1776)],
+)
+def test_clopper_pearson_is_newcombes_table(count: int, n: int, low: float, high: float) -> None:
+    """Newcombe, Statistics in Medicine 17 (1998) 857, table I, method 5."""
+    found = stats.proportion_interval(count, n)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_mcnemar_worked_by_hand() -> None:
+    """8 lost and 2 won: 2 (1 + 10 + 45) / 2^10."""
+    assert stats.mcnemar_exact(8, 2) == pytest.approx(0.109375)
+
+
+def test_tangos_own_example() -> None:
+    """Contact lenses (Tango 1998, section 6.1, table V): 44 pairs, one lost, none won; margin 0.1: p = 0.044, limit -0.096.
+
+    His one-sided test is the larger of our two, and his lower limit ours of a win.
+    """
+    assert stats.tango_p(1, 0, 44, 0.1) == pytest.approx(0.044, abs=5e-4)
+    assert stats.tango_interval(0, 1, 44, 0.90).low == pytest.approx(-0.096, abs=5e-4)
+
+
+def test_equivalence_without_discordance_worked_by_hand() -> None:
+    """The score at the margin d is sqrt(n d / (1 - d)): z = 1.67735 of 1,400 pairs and 0.2 points; 1,351 are the fewest."""
+    assert stats.tango_p(0, 0, 1_400, 0.002) == pytest.approx(0.5 * math.erfc(1.675 / math.sqrt(2)), abs=2e-4)
+    assert stats.tango_p(0, 0, 1_351, 0.002) < 0.05 < stats.tango_p(0, 0, 1_350, 0.002)
+
+
+@given(COUNTS, st.floats(0.001, 0.5))
+def test_tangos_test_and_his_interval_say_the_same(counts: tuple[int, int, int], margin: float) -> None:
+    """It is below 5 % where the 90 % interval lies within the margin, and nowhere else."""
+    p, found = stats.tango_p(*counts, margin), stats.tango_interval(*counts, 0.90)
+    if abs(p - 0.05) > NEAR:
+        assert (p < 0.05) == (-margin < found.low and found.high < margin)
+
+
+@given(COUNTS, st.floats(0.001, 0.5), st.floats(1.0, 2.0))
+def test_equivalence_is_symmetric_and_easier_within_a_wider_margin(
+    counts: tuple[int, int, int], margin: float, wider: float
+) -> None:
+    """Which model is called the first decides nothing; p falls as the margin grows, and is always a probability."""
+    lost, won, n = counts
+    p = stats.tango_p(lost, won, n, margin)
+    assert p == pytest.approx(stats.tango_p(won, lost, n, margin), abs=1e-9)
+    assert 0 <= stats.tango_p(lost, won, n, min(0.999, margin * wider)) <= p + 1e-9 <= 1 + 1e-9
+
+
+def test_equivalence_of_impossible_counts_is_refused() -> None:
+    """As the interval refuses them."""
+    with pytest.raises(ValueError, match="6 and 5 of 10 pairs cannot be"):
+        stats.tango_p(6, 5, 10, 0.1)
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.2, 0.5])
+def test_welchs_equivalence_test_is_statsmodels(margin: float) -> None:
+    """Unequal sizes and variances; alike or not."""
+    first, second = [1.0, 1.2, 0.9, 1.1], [0.8, 1.1, 0.9]
+    expected = ttost_ind(np.array(first), np.array(second), -margin, margin, usevar="unequal")[0]
+    assert stats.welch_p(first, second, margin) == pytest.approx(expected)
+
+
+def test_welchs_equivalence_of_what_has_no_spread_is_certain() -> None:
+    """Five equal values on either side: within or not; from one value nothing can be told."""
+    assert stats.welch_p([0.5] * 5, [0.4] * 5, 0.2) == 0.0
+    assert stats.welch_p([0.5] * 5, [0.4] * 5, 0.05) == 1.0
+    assert stats.welch_p([0.5], [0.5, 0.5], 0.2) == 1.0
+    assert stats.welch_p([0.5, math.nan], [0.5, 0.5], 0.2) == 1.0
+
+
+@given(VALUES, VALUES, st.floats(0.01, 5))
+def test_welchs_test_and_his_interval_say_the_same(first: list[float], second: list[float], margin: float) -> None:
+    """It is below 5 % where the 90 % interval lies within the margin, and nowhere else."""
+    p, found = stats.welch_p(first, second, margin), stats.welch_interval(first, second, 0.90)
+    assert found is not None
+    if abs(p - 0.05) > NEAR:
+        assert (p < 0.05) == (-margin < found.low and found.high < margin)
+
+
+def test_a_flip_rate_without_a_flip_worked_by_hand() -> None:
+    """0.995^n: 598 examples are the fewest that prove 0.5 % at 5 %; no example proves nothing."""
+    assert stats.flip_p(0, 600, 0.005) == pytest.approx(0.995**600)
+    assert stats.flip_p(0, 598, 0.005) <= 0.05 < stats.flip_p(0, 597, 0.005)
+    assert stats.flip_p(0, 0, 0.005) == 1.0
+
+
+@given(st.integers(1, 5_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.001, 0.9))
+def test_a_flip_rates_test_and_its_interval_say_the_same(counts: tuple[int, int], limit: float) -> None:
+    """It is below 5 % where Clopper and Pearson's upper end is within the limit."""
+    p = stats.flip_p(*counts, limit)
+    if abs(p - 0.05) > NEAR:
+        assert (p < 0.05) == (stats.proportion_interval(*counts, 0.90).high <= limit)
+
+
+def test_holm_worked_by_hand() -> None:
+    """4 x 0.005, 3 x 0.01, 2 x 0.03, and 0.04 that may be no smaller than the one before it."""
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([]) == []
+
+
+@pytest.mark.parametrize("ps", [[0.04], [0.01, 0.01, 0.5], [1.0, 0.0, 0.02, 0.0], [0.03, 0.011, 0.012, 0.6, 0.013]])
+def test_holm_is_statsmodels(ps: list[float]) -> None:
+    """Ties, zeros and ones included."""
+    assert stats.holm(ps) == pytest.approx(list(multipletests(ps, method="holm")[1]))
+
+
+@given(PS)
+def test_holm_keeps_the_order_and_makes_nothing_surer(ps: list[float]) -> None:
+    """Adjusted values are between their own and 1, and ordered as they were."""
+    adjusted = stats.holm(ps)
+    assert all(p <= found <= 1 for p, found in zip(ps, adjusted, strict=True))
+    assert [adjusted[i] for i in sorted(range(len(ps)), key=ps.__getitem__)] == sorted(adjusted)
+
+
+@pytest.mark.parametrize(("q", "least"), [(0.5, 5), (0.9, 29), (0.95, 59), (0.99, 299)])
+def test_a_quantiles_bound_begins_where_the_published_ranks_do(q: float, least: int) -> None:
+    """One sample fewer has none; at 99 % see test_ranks."""
+    samples = [float(i) for i in range(1, least + 1)]
+    assert stats.quantile_bounds(samples, q, 0.95)[1] == least
+    assert stats.quantile_bounds(samples[1:], q, 0.95)[1] is None

@@ -160,8 +160,8 @@ def base(architecture: Literal["amd64", "arm64"], tag: str | None, mirror: str |
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     default=None,
-    help="Train the student from this seed [default: the profile's own]. Five seeds here and five on CUDA, each in a fresh "
-    "$MATRIX_CACHE, are what it takes to confirm students that were trained on MPS.",
+    help="Seed of embedded data, weights and order of training [default: the profile's]. Five seeds, the same on CUDA and "
+    "on MPS and each in a fresh $MATRIX_CACHE, are what confirming a student trained on MPS takes.",
 )
 @_executor
 @options.store
@@ -189,8 +189,8 @@ def run_command(
     spec, sizes = WorkloadSpec(data=data, teacher=teacher, student=student), options.profiles().of(profile)
     keys = options.keys_of(roles)  # now: a missing key must not be found out after an hour
     notary = Notary(Ledgers(store, options.keyring_of(keyring)), keys)
-    profile_of = sizes if seed is None else sizes.seeded(seed)
-    request = Request(target, profile_of, spec, Store(store), definitions.cache(), resume, executor, notary)
+    sizes = sizes if seed is None else sizes.seeded(seed)
+    request = Request(target, sizes, spec, Store(store), definitions.cache(), resume, executor, notary)
     with Live(Console(stderr=True)) as live:
         try:
             place = run(request, options.targets(), live)
