@@ -15,7 +15,7 @@ from matrix import stats
 from matrix.bundle import Evidence
 from matrix.cell import Cell
 from matrix.confirm import LEVEL, Comparison, adjusted, outside, points, settled, too_few, unsaid
-from matrix.findings import paired_log_ratios, tensors_of
+from matrix.findings import launch_values, paired_log_ratios, tensors_of
 from matrix.number import reference_of
 from matrix.policy import Margins
 from matrix.quality import Outputs, outputs_of
@@ -33,6 +33,7 @@ __all__ = [
     "export_delta",
     "ratio_to_reference",
     "same_checkpoint",
+    "same_time",
     "tensors",
     "trained",
 ]
@@ -178,6 +179,33 @@ def ratio_to_reference(
     p = stats.welch_p(ours, theirs, math.log(margins.ratio)) if same_sign else 1.0
     apart = _opposed(mine, other) or outside(difference, math.log(margins.ratio_contradiction))
     return settled(p, reasons, contradicted=apart)
+
+
+def same_time(finding: Finding, ours: Evidence, theirs: Evidence, margins: Margins) -> Comparison | None:
+    """An emulated time (or memory) beside the real service's, launch by launch: Welch's interval of the log-ratio.
+
+    None where either holds nothing of it. The margins are those of a ratio: what is imitated may be off by so much.
+    """
+    mine, other = (launch_values(one, finding.cell, finding.metric) for one in (ours, theirs))
+    if not mine or not other:
+        return None
+    logs = [[math.log(value) for value in side if value > 0] for side in (mine, other)]
+    if min(map(len, logs)) < margins.min_pairs:
+        return too_few("launches", min(map(len, logs)), margins.min_pairs)
+    difference = stats.welch_interval(*logs, 0.90)
+    if difference is None:
+        return too_few("finite launches", 0, margins.min_pairs)
+    shown = difference.map(math.exp)
+    reasons = (
+        Reason(
+            rule="the real service",
+            number=f"{shown.value:.3f} times the real one, 90 % interval [{shown.low:.3f}, {shown.high:.3f}]",
+            threshold=f"within a factor of {margins.ratio}; beyond {margins.ratio_contradiction} contradicts",
+            remedy="more launches narrow it; what differs then is the emulation",
+        ),
+    )
+    apart = outside(difference, math.log(margins.ratio_contradiction))
+    return settled(stats.welch_p(*logs, math.log(margins.ratio)), reasons, contradicted=apart)
 
 
 def _ratios(evidence: Evidence, cell: Cell) -> list[float]:

@@ -34,7 +34,7 @@ PART = "bytes:"
 _CAUSES = 3
 """How many parts are named as what makes an image large: with more, none of them would be the cause."""
 _BUILDS = {"cold_build_s", "warm_build_s"}
-_QUANTILES = {"p50_s": 0.5, "p95_s": 0.95, "p99_s": 0.99}
+QUANTILES = {"p50_s": 0.5, "p95_s": 0.95, "p99_s": 0.99}
 Floats = npt.NDArray[np.float64]
 Reasons = tuple[tuple[Reason, ...], tuple[Reason, ...]]
 """Doubts and faults."""
@@ -52,10 +52,10 @@ def _over_launches(metric: str, values: Sequence[float], samples: int) -> Number
     return Number(metric, value, low, high, min(values), max(values), confidence, samples, {})
 
 
-def _quantile_over_launches(metric: str, q: float, launches: Sequence[Floats]) -> Number:
+def _quantile_over_launches(metric: str, q: float, launches: Sequence[Floats], confidence: float) -> Number:
     """A quantile: each launch's own order-statistic bounds, and of those the worst launch's."""
     points = [quantile([float(s) for s in launch], q) for launch in launches]
-    bounds = [stats.quantile_bounds([float(s) for s in launch], q, CONFIDENCE) for launch in launches]
+    bounds = [stats.quantile_bounds([float(s) for s in launch], q, confidence) for launch in launches]
     number = _over_launches(metric, points, min(len(launch) for launch in launches))
     lows, highs = [low for low, _ in bounds if low is not None], [high for _, high in bounds if high is not None]
     if len(highs) < len(
@@ -73,9 +73,9 @@ def _facts(launches: Sequence[Measured]) -> Iterator[Number]:
             yield _over_launches(name, values, 1)
 
 
-def _training(cell: Cell, launches: Sequence[Measured]) -> Iterator[Number]:
+def _training(cell: Cell, launches: Sequence[Measured], confidence: float) -> Iterator[Number]:
     medians = [quantile(list(one.samples), 0.5) for one in launches]
-    yield _quantile_over_launches("step_s", 0.5, [one.samples for one in launches])
+    yield _quantile_over_launches("step_s", 0.5, [one.samples for one in launches], confidence)
     yield _over_launches("samples_per_s", [(cell.batch or 1) / m for m in medians], 1)
     peaks = [one.evidence.facts.get("matmul_flop_per_s") for one in launches]
     work = [one.evidence.facts.get("step_flop") for one in launches]
@@ -86,12 +86,22 @@ def _training(cell: Cell, launches: Sequence[Measured]) -> Iterator[Number]:
         yield _over_launches("peak_fraction", shares, 1)
 
 
-def _latency(cell: Cell, launches: Sequence[Measured]) -> Iterator[Number]:
+def _latency(cell: Cell, launches: Sequence[Measured], confidence: float) -> Iterator[Number]:
     if cell.mode == "cold":
         yield _over_launches("start_s", [float(one.samples[0]) for one in launches], 1)
         return
-    for metric, q in _QUANTILES.items():
-        yield _quantile_over_launches(metric, q, [one.samples for one in launches])
+    for metric, q in QUANTILES.items():
+        yield _quantile_over_launches(metric, q, [one.samples for one in launches], confidence)
+
+
+def launch_values(evidence: Evidence, cell: Cell, metric: str) -> list[float]:
+    """What each launch says of a metric of time or memory that is not a ratio: its quantile, its one sample, or its fact."""
+    launches = evidence.launches_of(cell.id).values()
+    if metric in QUANTILES or metric == "step_s":
+        return [quantile(list(one.samples), QUANTILES.get(metric, 0.5)) for one in launches]
+    if metric == "start_s":
+        return [float(one.samples[0]) for one in launches]
+    return [one.evidence.facts[metric] for one in launches if metric in one.evidence.facts]
 
 
 def paired_log_ratios(ours: Mapping[int, Measured], reference: Mapping[int, Measured]) -> list[float]:
@@ -131,11 +141,12 @@ def _tensor_rmse(evidence: Evidence) -> Iterator[Number]:
     yield Number("tensor_rmse", value, value, value, value, value, 1.0, samples, {}, launches=len(several))
 
 
-def _trained_accuracy(evidence: Evidence, device: str) -> Iterator[Number]:
+def _trained_accuracy(evidence: Evidence, device: str, confidence: float) -> Iterator[Number]:
     """Accuracy on the validation split of the student that this very device trained from a known seed: one observation."""
     training, n = evidence.bundle.prepared.training, evidence.bundle.prepared.data.validation.examples
     if training and training.seed is not None and training.device == device:
-        yield replace(quality.share("trained_accuracy", round(training.student_accuracy * n), n), launches=1)
+        for number in quality.share("trained_accuracy", round(training.student_accuracy * n), n, confidence):
+            yield replace(number, launches=1)
 
 
 def family(bundle: Bundle) -> str:
@@ -178,18 +189,18 @@ def _causes(measured: Measured) -> dict[str, float]:
     return dict(sorted(parts.items(), key=lambda part: (-part[1], part[0]))[:_CAUSES])
 
 
-def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured]) -> Iterator[Number]:
+def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured], confidence: float) -> Iterator[Number]:
     if cell.suite == "export_accuracy":
-        yield from quality.numbers_of(evidence, cell)
+        yield from quality.numbers_of(evidence, cell, confidence)
     elif cell.suite == "packaging":
         yield from _packaging(launches)
         return
     else:
-        yield from (_training if cell.suite == "training_step" else _latency)(cell, launches)
+        yield from (_training if cell.suite == "training_step" else _latency)(cell, launches, confidence)
         yield from _ratio(evidence, cell)
     if cell.suite == "training_step" and reference_of(cell, evidence.bundle.planned) == cell:
         yield from _tensor_rmse(evidence)
-        yield from _trained_accuracy(evidence, launches[0].evidence.device)
+        yield from _trained_accuracy(evidence, launches[0].evidence.device, confidence)
     yield from _facts(launches)
 
 
@@ -275,12 +286,15 @@ def _reasons(evidence: Evidence, cell: Cell, kind: Kind) -> Reasons:
     return (*doubts, *theirs[0]), (*faults, *theirs[1])
 
 
-def findings_of(evidence: Evidence) -> list[Finding]:
-    """Every number of the bundle, in the plan's order; a cell that no launch measured has all its numbers without a value."""
+def findings_of(evidence: Evidence, confidence: float = CONFIDENCE) -> list[Finding]:
+    """Every number of the bundle in the plan's order, with one-sided bounds at `confidence`.
+
+    A cell that no launch measured has all its numbers without a value.
+    """
     found: list[Finding] = []
     for cell in evidence.bundle.planned:
         launches = list(evidence.launches_of(cell.id).values())
-        numbers = list(_numbers(evidence, cell, launches) if launches else _none(cell))
+        numbers = list(_numbers(evidence, cell, launches, confidence) if launches else _none(cell))
         reasons = {kind: _reasons(evidence, cell, kind) for kind in {METRICS[number.metric].kind for number in numbers}}
         found += [_finding(evidence, cell, one, launches, reasons[METRICS[one.metric].kind]) for one in numbers]
     return found

@@ -35,7 +35,9 @@ class StudentShape(Strict):
 class Recipe(Strict):
     """How the intent student is made; all of it is part of the student's identity.
 
-    The loss is `(1 - alpha) * CE + alpha * T^2 * KL(teacher_T || student_T)` (Hinton et al. 2015; seed, section 2.3).
+    `data_seed` decides which examples are in which split, `seed` the weights and the order of training: students of several
+    seeds are trained and judged on the same examples. The loss is `(1 - alpha) * CE + alpha * T^2 * KL(teacher_T || student_T)`
+    (Hinton et al. 2015; seed, section 2.3).
     """
 
     vocabulary: int = 30_522
@@ -55,6 +57,7 @@ class Recipe(Strict):
     alpha: float = 0.7
     max_length: int = 128
     calibration_examples: int = 300
+    data_seed: int = 20_261_122
     seed: int = 20_261_122
 
 
@@ -89,7 +92,7 @@ class Profile(Strict):
     inference: Sampling
 
     def seeded(self, seed: int) -> Profile:
-        """This profile with another seed: other embedded examples, other weights, another order of training."""
+        """This profile with another seed: other weights, another order of training, the same examples."""
         return self.model_copy(update={"recipe": self.recipe.model_copy(update={"seed": seed})})
 
     def launches_of(self, cell: Cell) -> int:

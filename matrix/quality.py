@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,6 @@ from matrix import stats
 from matrix.bundle import Evidence
 from matrix.cell import Cell
 from matrix.number import CONFIDENCE, Number, reference_of
-
-_ONE_SIDED = 1 - 2 * (1 - CONFIDENCE)
-"""The two-sided confidence whose ends are one-sided bounds at CONFIDENCE."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,37 +61,42 @@ def kl_divergences(reference: Floats, variant: Floats) -> Floats:
     return found
 
 
-def _bounded(metric: str, wide: stats.Interval, narrow: stats.Interval, n: int, **notes: float) -> Number:
-    return Number(metric, wide.value, wide.low, wide.high, narrow.low, narrow.high, CONFIDENCE, n, notes)
+def _bounded(
+    metric: str, interval: Callable[[float], stats.Interval | None], n: int, confidence: float, **notes: float
+) -> Iterator[Number]:
+    """A number with its two-sided 95 % interval and one-sided bounds at `confidence`; none where there is no interval."""
+    wide, narrow = interval(CONFIDENCE), interval(2 * confidence - 1)
+    if wide and narrow:
+        yield Number(metric, wide.value, wide.low, wide.high, narrow.low, narrow.high, confidence, n, notes)
 
 
-def share(metric: str, count: int, n: int) -> Number:
+def share(metric: str, count: int, n: int, confidence: float) -> Iterator[Number]:
     """A proportion of examples with its exact interval and bounds."""
-    return _bounded(metric, stats.proportion_interval(count, n), stats.proportion_interval(count, n, _ONE_SIDED), n)
+    yield from _bounded(metric, lambda level: stats.proportion_interval(count, n, level), n, confidence)
 
 
-def numbers_of(evidence: Evidence, cell: Cell) -> Iterator[Number]:
+def numbers_of(evidence: Evidence, cell: Cell, confidence: float) -> Iterator[Number]:
     """Accuracy of a quality cell, and its paired comparison with the reference on the same examples."""
     ours = outputs_of(evidence, cell)
     if ours is None:
         return
     n = len(ours.labels)
-    yield share("accuracy", int(ours.right.sum()), n)
+    yield from share("accuracy", int(ours.right.sum()), n, confidence)
     reference = reference_of(cell, evidence.bundle.planned)
     theirs = outputs_of(evidence, reference) if reference and reference != cell else None
     if theirs is not None and np.array_equal(ours.labels, theirs.labels):
-        yield from _against(ours, theirs, n)
+        yield from _against(ours, theirs, n, confidence)
 
 
-def _against(ours: Outputs, theirs: Outputs, n: int) -> Iterator[Number]:
+def _against(ours: Outputs, theirs: Outputs, n: int, confidence: float) -> Iterator[Number]:
     """The paired comparison with the reference: how much is lost, how far distributions and answers move."""
     won, lost = int((ours.right & ~theirs.right).sum()), int((theirs.right & ~ours.right).sum())
-    pair = (stats.tango_interval(won, lost, n), stats.tango_interval(won, lost, n, _ONE_SIDED))
-    yield _bounded("accuracy_delta", *pair, n, won=won, lost=lost, mcnemar_p=stats.mcnemar_exact(lost, won))
+    notes = {"won": won, "lost": lost, "mcnemar_p": stats.mcnemar_exact(lost, won)}
+    yield from _bounded(
+        "accuracy_delta", lambda level: stats.tango_interval(won, lost, n, level), n, confidence, **notes
+    )
     divergences = list(kl_divergences(theirs.logits, ours.logits))
-    wide, narrow = stats.bounded_mean_interval(divergences), stats.bounded_mean_interval(divergences, _ONE_SIDED)
-    if wide and narrow:
-        yield _bounded("mean_kl", wide, narrow, n)
-    yield share("flip_rate", int((ours.answers != theirs.answers).sum()), n)
+    yield from _bounded("mean_kl", lambda level: stats.bounded_mean_interval(divergences, level), n, confidence)
+    yield from share("flip_rate", int((ours.answers != theirs.answers).sum()), n, confidence)
     largest = float(np.abs(ours.logits - theirs.logits).max())
     yield Number("max_dlogit", largest, largest, largest, largest, largest, 1.0, n, {})

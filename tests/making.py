@@ -27,13 +27,14 @@ from matrix.job import (
     ModelIdentity,
     Prepared,
     SplitIdentity,
-    Training,
     WorkloadSpec,
 )
+from matrix.keys import Keys, home
+from matrix.ledger import Ledgers, Notary
 from matrix.number import CONFIDENCE
 from matrix.policy import Policy, parse_policy
 from matrix.profile import Profiles, parse_profiles
-from matrix.provenance import Attestation, Ledger, Signer, Vouched
+from matrix.provenance import DEVELOPMENT, Attestation, Ledger, Signer, Vouched
 from matrix.sample import (
     EXTRA,
     INVENTORY,
@@ -394,10 +395,17 @@ def ran(store: Store, one: Evidence) -> RunFolder:
     return run
 
 
-def sealed(root: Path, one: Evidence) -> Path:
-    """The folder of `one` as a bundle in the store at `root`."""
-    store = Store(root)
-    return store.seal(ran(store, one), one.bundle)
+def sealed(root: Path, one: Evidence, *roles: str) -> Path:
+    """The folder of `one` as a bundle in the store at `root`, signed by keys of these roles (development without any)."""
+    keys, store = Keys(home()), Store(root)
+    mine = tuple(
+        keys.signing(role) if (keys.folder / "keys" / f"{role}.pem").exists() else keys.new(role)
+        for role in roles or (DEVELOPMENT,)
+    )
+    notary = Notary(Ledgers(root, keys.keyring()), mine)
+    place = store.seal(ran(store, one), one.bundle, notary.attest)
+    notary.ledgers.remember()
+    return place
 
 
 def with_battery(one: Evidence, *tensors: Tensor, launches: Sequence[int] = (1,)) -> Evidence:

@@ -7,7 +7,7 @@ import pytest
 from matrix.catalog import METRICS, variant
 from matrix.estimates import Estimate, Place, compare
 from matrix.trust import judge
-from tests.making import ORT, estimates, evidence, ledger_of, rules
+from tests.making import ORT, estimates, evidence, ledger_of, rules, targets
 
 PLACE = Place(
     target="cpu-openvino", suite="inference_latency", variant="ort_int8", metric="p50_s", mode="warm", length=16

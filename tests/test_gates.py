@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 from xml.etree.ElementTree import fromstring
 
 import numpy as np
@@ -18,6 +17,8 @@ from matrix.errors import UsageError
 from matrix.gates import decide, sentence
 from matrix.junit import render
 from matrix.policy import Gate, Policy
+from matrix.provenance import Ledger
+from matrix.standing import Rules
 from matrix.trust import judge
 from matrix.verdict import Judged, Verdict
 from tests.making import (
@@ -159,8 +160,8 @@ def test_an_empty_policy_fails() -> None:
 def test_nan_fails(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`nan > limit` is false, which a careless gate takes for a pass."""
 
-    def spoilt(*arguments: Any) -> list[Judged]:
-        return [replace(one, finding=replace(one.finding, **{field: math.nan})) for one in judge(*arguments)]
+    def spoilt(bundles: Sequence[Evidence], ledger: Ledger, by: Rules) -> list[Judged]:
+        return [replace(one, finding=replace(one.finding, **{field: math.nan})) for one in judge(bundles, ledger, by)]
 
     monkeypatch.setattr(gates, "judge", spoilt)
     found = verdict([timed(0.010)], LATENCY)
@@ -253,7 +254,7 @@ def test_a_gate_that_cannot_mean_what_it_says_is_refused(change: dict[str, objec
     ("part", "change", "message"),
     [
         ("evidence", {"min_launches": 4}, "4 launches bound the median launch at 93.8 %"),
-        ("margins", {"min_examples": 1350}, "1350 equal answers prove a difference of at most 0.20 points"),
+        ("margins", {"min_examples": 1350}, "1350 equal answers leave a difference of 0.20 points possible (p 0.067)"),
         ("margins", {"ratio_contradiction": 1.05}, "ratio_contradiction is below ratio"),
     ],
 )

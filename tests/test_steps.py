@@ -122,12 +122,12 @@ NEAR, SAME = (0.890, 0.891, 0.889, 0.890, 0.890), (0.891, 0.890, 0.889, 0.891, 0
 
 def test_students_of_five_seeds_confirm_half_a_point() -> None:
     """Means 0.02 points apart with a spread of 0.07: p is Welch's, far below 5 %."""
-    found = trained(students(NEAR), students(SAME, apart=5e-4), MARGINS)
+    found = trained(students(NEAR), students(SAME, apart=5e-5), MARGINS)
     assert found.answer == "confirmed"
     assert found.p < 1e-4
     assert [reason.number for reason in found.reasons] == [
         "-0.02 [-0.11, +0.07] points",
-        "of 5 pairs of one seed: at most 5.0e-04 apart",
+        "of 5 pairs of one seed: at most 5.0e-05 apart",
     ]
 
 
@@ -139,9 +139,9 @@ def test_students_of_five_seeds_confirm_half_a_point() -> None:
         (students(NEAR[:4]), students(SAME), "inconclusive"),
         (students(NEAR[:4]) * 2, students(SAME), "inconclusive"),  # a seed counts once
         (students(NEAR, seeds=100), students(SAME), "inconclusive"),  # no seed in common
-        (students(NEAR, apart=2e-3), students(SAME), "inconclusive"),  # between rounding and a wrong operator
-        (students(NEAR, apart=4e-3), students(SAME), "contradicted"),
-        (students(NEAR[:1], apart=4e-3), students(SAME), "contradicted"),  # certain, whatever its count
+        (students(NEAR, apart=2e-4), students(SAME), "inconclusive"),  # between rounding and a wrong operator
+        (students(NEAR, apart=4e-4), students(SAME), "contradicted"),
+        (students(NEAR[:1], apart=4e-4), students(SAME), "contradicted"),  # certain, whatever its count
         (students(NEAR, apart=math.nan), students(SAME), "contradicted"),
         (students(NEAR), students(SAME, apart=math.nan), "inconclusive"),  # the authority's own fault
         ([one._replace(first_losses=()) for one in students(NEAR)], students(SAME), "inconclusive"),

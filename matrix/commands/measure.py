@@ -160,7 +160,7 @@ def base(architecture: Literal["amd64", "arm64"], tag: str | None, mirror: str |
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     default=None,
-    help="Seed of embedded data, weights and order of training [default: the profile's]. Five seeds, the same on CUDA and "
+    help="Seed of weights and of the order of training [default: the profile's]. Five seeds, the same on CUDA and "
     "on MPS and each in a fresh $MATRIX_CACHE, are what confirming a student trained on MPS takes.",
 )
 @_executor

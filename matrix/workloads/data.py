@@ -78,7 +78,7 @@ def _embedded(recipe: Recipe) -> Splits:
     taken: set[str] = set()
     made: list[Split] = []
     for offset, count in enumerate(counts):  # evaluation first: it stays the same when more is trained on
-        rows = generate(count, recipe.seed + offset, taken=taken)
+        rows = generate(count, recipe.data_seed + offset, taken=taken)
         taken |= {row.text for row in rows}
         made.append(_split(rows))
     return Splits(EMBEDDED, load_grammar().labels, train=made[2], validation=made[1], evaluation=made[0])
@@ -147,7 +147,7 @@ def _from_file(path: Path, recipe: Recipe) -> tuple[Rows, Rows, Rows]:
 
 def _cut(rows: list[tuple[str, str]], recipe: Recipe) -> tuple[Rows, Rows, Rows]:
     """One file into three seeded parts: 60 % to train, 10 % to watch, 30 % to claim on."""
-    random.Random(recipe.seed).shuffle(rows)  # noqa: S311 - a split, not a secret
+    random.Random(recipe.data_seed).shuffle(rows)  # noqa: S311 - a split, not a secret
     first, second = len(rows) * 6 // 10, len(rows) * 7 // 10
     return rows[:first], rows[first:second], rows[second:]
 
@@ -175,7 +175,7 @@ def _splits(source: str, train: Rows, validation: Rows, evaluation: Rows, recipe
     watched = [row for row in validation if row[0] not in claimed]
     held_out = claimed | {text for text, _ in watched}
     kept = [row for row in train if row[0] not in held_out]
-    sampled = random.Random(recipe.seed).sample(kept, min(recipe.train_examples, len(kept)))  # noqa: S311 - data
+    sampled = random.Random(recipe.data_seed).sample(kept, min(recipe.train_examples, len(kept)))  # noqa: S311 - data
     labels = {label for _, label in kept}
     names = tuple(sorted(labels, key=int if all(label.isdecimal() for label in labels) else None))
     index = {name: position for position, name in enumerate(names)}

@@ -18,9 +18,10 @@ from matrix.errors import IncompleteError, UsageError
 from matrix.findings import findings_of
 from matrix.job import BENCHMARK
 from matrix.run import failures, run
+from matrix.standing import Today
 from matrix.store import Store, load
-from matrix.trust import Today, judge
-from tests.making import policy
+from matrix.trust import judge
+from tests.making import ledger_of, rules
 from tests.real.conftest import Finished
 from tests.real.tiny import Silent, request, targets
 
