@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_ind
 
 from matrix import stats
+from tests.bench.coverage import PARTS
+from tests.bench.simulated import Row
 
 COUNTS = st.integers(1, 5_000).flatmap(
     lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n)).filter(lambda c: c[0] + c[1] <= n)
@@ -147,7 +150,7 @@ def test_tangos_own_example() -> None:
 
 
 def test_equivalence_without_discordance_worked_by_hand() -> None:
-    """The score at the margin d is sqrt(n d / (1 - d)): z = 1.67735 of 1,400 pairs and 0.2 points; 1,351 are the fewest."""
+    """The score at the margin d is sqrt(n d / (1 - d)): z = 1.675 of 1,400 pairs and 0.2 points. At 5 % from 1,351 on."""
     assert stats.tango_p(0, 0, 1_400, 0.002) == pytest.approx(0.5 * math.erfc(1.675 / math.sqrt(2)), abs=2e-4)
     assert stats.tango_p(0, 0, 1_351, 0.002) < 0.05 < stats.tango_p(0, 0, 1_350, 0.002)
 
@@ -243,3 +246,19 @@ def test_a_quantiles_bound_begins_where_the_published_ranks_do(q: float, least: 
     samples = [float(i) for i in range(1, least + 1)]
     assert stats.quantile_bounds(samples, q, 0.95)[1] == least
     assert stats.quantile_bounds(samples[1:], q, 0.95)[1] is None
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+def test_bounds_cover_and_proofs_err_about_as_often_as_they_say(part: Callable[[int], Iterator[Row]]) -> None:
+    """Five standard errors wide here: a formula that is wrong shows; tests/bench/coverage.py asks for tenths of a percent."""
+    for row in part(400):
+        wide = 5 * math.sqrt(0.05 * 0.95 / row.trials)
+        assert row.asked != "covers" or row.seen >= 0.95 - wide, str(row)
+        assert row.asked != "errs" or row.seen <= 0.05 + wide, str(row)
+
+
+def test_pooling_launches_or_measuring_one_after_the_other_is_seen_to_fail() -> None:
+    """A nominal 95 % covers 57 % where launches are pooled (the README says so), and nothing under drift without pairs."""
+    seen = {row.what: row.seen for part in PARTS[1:3] for row in part(4_000)}
+    assert seen["median launch, 5 % between launches: all samples pooled"] == pytest.approx(0.57, abs=0.1)
+    assert seen["ratio of equal variants under 30 % drift: one after the other"] < 0.1
