@@ -42,7 +42,8 @@ class Source(Strict):
 class Bundle(Strict):
     """The manifest: everything but raw samples and outputs, which it names by digest.
 
-    `environment_id`, `host_class_id` and `host_instance` say what a number may be compared with; `previous` is the place of
+    `environment_id`, `host_class_id` and `host_instance` say what a number may be compared with; `nonce` is the run's, which
+    its launches gave back; `previous` is the place of
     the ledger's chain and `signature` that of the signed envelope: neither is written yet, and trust knows it.
     """
 
@@ -63,6 +64,7 @@ class Bundle(Strict):
     excluded: tuple[Exclusion, ...]
     launches: tuple[LaunchRecord, ...]
     files: dict[str, FileEntry]
+    nonce: str = ""
     previous: str | None = None
     signature: str | None = None
 
