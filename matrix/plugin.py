@@ -53,8 +53,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _facts(launch: Launch) -> ProcessFacts:
-    """What this process says of itself. A client of functions has no torch to ask: what answers is in their containers."""
-    launch.tell(Event(stage="canaries", detail=launch.job.device))
+    """What this process says of itself; the canaries are asked first, before it holds anything of the device.
+
+    A client of functions has no torch to ask: what answers is in their containers.
+    """
     return ProcessFacts(
         battery=None if launch.job.emulates else canary.ask(launch.job.device),
         clock=clock.check(launch.job.device),
