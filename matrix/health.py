@@ -24,6 +24,8 @@ MAX_THROTTLED: Final = 0.01
 TOLERATED_LAUNCHES: Final = 0.2
 """Share of launches that may be doubtful: gates judge the largest launch, so one bad launch in five can only make it stricter."""
 
+_FALLBACK: Final = "PYTORCH_ENABLE_MPS_FALLBACK"
+
 
 def _timed(rule: str, number: str, threshold: str, remedy: str) -> Doubt:
     return Doubt(Reason(rule=rule, number=number, threshold=threshold, remedy=remedy), TIMED)
@@ -102,8 +104,28 @@ def _of_limits(record: LaunchRecord) -> list[Doubt]:
     return [Doubt(reason, EVERY, fatal=True) for reason in reasons]
 
 
+def _fallbacks(record: LaunchRecord) -> tuple[str, ...]:
+    """What says that operators ran on the CPU instead: warnings, or the variable that lets them, which warns only once."""
+    told = (*record.fallbacks, *(record.battery.fallbacks if record.battery else ()))
+    variables = record.environment.variables if record.environment else {}
+    return (*told, f"{_FALLBACK}=1") if variables.get(_FALLBACK) == "1" else told
+
+
+def _of_fallbacks(record: LaunchRecord) -> list[Doubt]:
+    found = _fallbacks(record)
+    if not found:
+        return []
+    reason = Reason(
+        rule="mps_fallback",
+        number=found[0] + (f" and {len(found) - 1} more" if len(found) > 1 else ""),
+        threshold="every operator runs on the device",
+        remedy=f"unset {_FALLBACK}; what then raises is not built for MPS",
+    )
+    return [Doubt(reason, TIMED, fatal=True), Doubt(reason, EVERY - TIMED)]
+
+
 def doubts_of(measured: Measured, record: LaunchRecord) -> list[Doubt]:
     """Every doubt about one cell of one launch; `fatal` ones make its numbers of the doubt's kinds invalid."""
     timing = measured.evidence.timing
     found = [*(_of_timing(timing) if timing else ()), *_of_load(measured.evidence.load)]
-    return [*found, *_of_clock(record.clock), *_of_limits(record)]
+    return [*found, *_of_clock(record.clock), *_of_limits(record), *_of_fallbacks(record)]

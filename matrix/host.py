@@ -9,9 +9,10 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from functools import cache
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import psutil
@@ -99,6 +100,13 @@ def cpu_flags() -> frozenset[str]:
     return frozenset((info.get("flags") or info.get("Features") or "").split())
 
 
+def without_paths(text: str) -> str:
+    """`text` without this machine's folders: evidence is published."""
+    for folder, name in ((sys.prefix, "<env>"), (str(Path.cwd()), "."), (str(Path.home()), "~")):
+        text = text.replace(folder, name)
+    return text
+
+
 class Gpu(NamedTuple):
     """An NVIDIA GPU."""
 
@@ -122,6 +130,20 @@ def gpus() -> tuple[Gpu, ...]:
 def gpu_for(pattern: str) -> Gpu | None:
     """The first GPU whose name fits: a run uses this one alone, whatever else is in the machine."""
     return next((gpu for gpu in gpus() if fnmatch.fnmatch(gpu.name, pattern)), None)
+
+
+def _process_name(told: str) -> str:
+    """A process without its folder, for evidence is published; nvidia-smi's own `[Not Found]` as it is."""
+    return told if told.startswith("[") else PurePosixPath(told.split(" ", maxsplit=1)[0]).name
+
+
+def gpu_processes(uuid: str) -> tuple[str, ...] | None:
+    """Names of the processes that compute on the GPU with this UUID, those of other containers too; None where not told."""
+    listed = _output("nvidia-smi", "--query-compute-apps=gpu_uuid,process_name", "--format=csv,noheader")
+    if listed is None:
+        return None
+    rows = [line.split(",", 1) for line in listed.splitlines() if "," in line]
+    return tuple(_process_name(name.strip()) for gpu, name in rows if gpu.strip() == uuid)
 
 
 def is_virtual() -> bool | None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from matrix.job import BENCHMARK, End, Job
-from matrix.sample import OUTCOMES, PROCESS, Confinement, LaunchRecord, Outcome, ProcessFacts
+from matrix.sample import FALLBACKS, OUTCOMES, PROCESS, Confinement, Fallback, LaunchRecord, Outcome, ProcessFacts
 from matrix.strict import parse_json
 
 
@@ -52,8 +52,24 @@ def _outcomes(folder: Path, job: Job, end: End) -> tuple[Outcome, ...]:
     return tuple(found)
 
 
-def record_of(folder: Path, job: Job, end: End, started: datetime, asked: Confinement | None = None) -> LaunchRecord:
-    """The record of the launch whose process wrote `folder` and ended so; `asked` are the limits that it was given."""
+def _fallbacks(folder: Path) -> tuple[str, ...]:
+    """Every different warning that an operator ran on the CPU instead."""
+    told = [parse_json(Fallback, line, FALLBACKS).text for line in _lines(folder / FALLBACKS)]
+    return tuple(dict.fromkeys(told))
+
+
+def record_of(
+    folder: Path,
+    job: Job,
+    end: End,
+    started: datetime,
+    asked: Confinement | None = None,
+    foreign_gpu: tuple[str, ...] | None = None,
+) -> LaunchRecord:
+    """The record of the launch whose process wrote `folder` and ended so.
+
+    `asked` are the limits that it was given, `foreign_gpu` the processes that were on its GPU before it.
+    """
     facts = _lines(folder / PROCESS)
     process = parse_json(ProcessFacts, facts[0], PROCESS) if facts else None
     return LaunchRecord(
@@ -71,4 +87,8 @@ def record_of(folder: Path, job: Job, end: End, started: datetime, asked: Confin
         image=job.image.id if job.image else None,
         asked=asked,
         confinement=process.confinement if process else None,
+        battery=process.battery if process else None,
+        nonce=process.nonce if process else "",
+        foreign_gpu=foreign_gpu,
+        fallbacks=_fallbacks(folder),
     )

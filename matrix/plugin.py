@@ -6,7 +6,7 @@ where pytest-benchmark's JSON alone would drop it in silence.
 
 from __future__ import annotations
 
-import sys
+import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +17,9 @@ from matrix import definitions, host
 from matrix.cell import Cell
 from matrix.confined import confinement
 from matrix.job import Event, Job
-from matrix.sample import OUTCOMES, PROCESS, Outcome, ProcessFacts
+from matrix.sample import FALLBACKS, FELL_BACK, OUTCOMES, PROCESS, Fallback, Outcome, ProcessFacts, fallback_in
 from matrix.strict import parse_json
-from matrix.workloads import clock
+from matrix.workloads import canary, clock
 from matrix.workloads.launch import Launch, Measurement, pinned
 
 _LONGEST_ERROR: Final = 4_000
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the job, test the clock, and say what this process runs on."""
+    """Read the job, ask the canaries, test the clock, and say what this process runs on."""
     config.addinivalue_line("markers", "cells(suite, mode): the planned cells that this test measures")
     path = config.getoption("--matrix-job")
     if path is None:
@@ -46,13 +46,37 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("the suites here are not those that `matrix run` planned: build the image again")
     config.stash[_LAUNCH] = launch
     config.stash[_NUMBERS] = {cell.id: number for number, cell in enumerate(launch.job.cells, start=1)}
-    facts = ProcessFacts(
+    config.pluginmanager.register(Fallbacks(launch))
+    # torch warns by UserWarning, which the suites' own settings ignore; the newest filter is asked first
+    config.addinivalue_line("filterwarnings", f"always:.*{FELL_BACK}:UserWarning")
+    launch.append(PROCESS, _facts(launch))
+
+
+def _facts(launch: Launch) -> ProcessFacts:
+    """What this process says of itself; the canaries are asked first, before it holds anything of the device.
+
+    A client of functions has no torch to ask: what answers is in their containers.
+    """
+    return ProcessFacts(
+        battery=None if launch.job.emulates else canary.ask(launch.job.device),
         clock=clock.check(launch.job.device),
         environment=host.environment(),
         host=host.host_class(),
         confinement=confinement(),
+        nonce=launch.job.nonce,
     )
-    launch.append(PROCESS, facts)
+
+
+class Fallbacks:
+    """Files each warning that an operator of a cell ran on the CPU instead of the device."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        """A warning that pytest caught, whenever it was."""
+        if text := fallback_in(str(warning_message.message)):
+            self.launch.append(FALLBACKS, Fallback(text=text))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -105,18 +129,11 @@ def pytest_runtest_makereport(
     launch, cell = item.config.stash.get(_LAUNCH, None), _cell_id(item)
     if launch and cell and (call.when == "call" or report.failed or report.skipped):
         told = report.longreprtext if report.failed else str(report.longrepr) if report.skipped else None
-        error = _without_paths(told)[-_LONGEST_ERROR:] if told else None
+        error = host.without_paths(told)[-_LONGEST_ERROR:] if told else None
         launch.append(
             OUTCOMES, Outcome(cell=cell, state="failed" if error else "measured", error=error, seconds=call.duration)
         )
     return report
-
-
-def _without_paths(text: str) -> str:
-    """`text` without this machine's folders: evidence is published."""
-    for folder, name in ((sys.prefix, "<env>"), (str(Path.cwd()), "."), (str(Path.home()), "~")):
-        text = text.replace(folder, name)
-    return text
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:

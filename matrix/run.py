@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from matrix import definitions, host, images
+from matrix import definitions, engine, host, images
 from matrix.bundle import Bundle
 from matrix.canonical import digest
 from matrix.cell import Cell
@@ -89,6 +90,7 @@ def _begun(request: Request, name: str, target: Target, watcher: Watcher) -> Run
         spec=request.spec,
         plan=make_plan(name, target, request.profile, executor),
         source=definitions.source(),
+        nonce=secrets.token_hex(16),
     )
     return request.store.begin(state)
 
@@ -177,6 +179,7 @@ class Runner:
             image=self.image,
             emulates=self.state.executor == "emulator",
             owner=self.request.store.owner,
+            nonce=self.state.nonce,
         )
 
     def _target(self, index: int | None) -> Target:
@@ -188,6 +191,17 @@ class Runner:
             return self.state.executor
         return executor_of(self.preparing) or "native"
 
+    def _gpu(self) -> host.Gpu | None:
+        """The one GPU of this host that the target uses."""
+        pattern = self.target.expect.gpu_name
+        return host.gpu_for(pattern) if pattern else None
+
+    def _foreign_gpu(self) -> tuple[str, ...] | None:
+        """Who computes on the launch's GPU before it does; None where it has none, or one of an engine far away."""
+        far = self.state.executor != "native" and engine.is_far()
+        gpu = None if far else self._gpu()
+        return host.gpu_processes(gpu.uuid) if gpu else None
+
     def _execute(self, job: Job, place: Path, variables: dict[str, str], timeout_s: float) -> End:
         common = {
             "OMP_NUM_THREADS": str(job.threads),
@@ -195,7 +209,7 @@ class Runner:
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime 1.31's wheels for Linux report to their maker unless told not to
         }
-        gpu = host.gpu_for(self.target.expect.gpu_name) if self.target.expect.gpu_name else None
+        gpu = self._gpu()
         if gpu:  # with more in sight, the Trainer would spread a step over all of them, and raw PyTorch use the first
             common["CUDA_VISIBLE_DEVICES"] = gpu.uuid
         order = Order(
@@ -237,8 +251,9 @@ class Runner:
         place, started = self.folder.workplace(f"launch-{index:02d}"), datetime.now(UTC)
         job = self._job(place, index, prepared)
         asked = EXECUTORS[self.state.executor].asked(self.target)  # now: the engine may be gone afterwards
+        foreign = self._foreign_gpu()
         end = self._execute(job, place, {}, job.profile.launch_timeout_s)
-        record = record_of(place, job, end, started, asked)
+        record = record_of(place, job, end, started, asked, foreign)
         self._places([*self.folder.finished().values(), record])
         if record.host and (other := host.differs(self.target.expect, record.host)):
             raise HostError(
@@ -294,6 +309,7 @@ class Runner:
             excluded=state.plan.excluded,
             launches=launches,
             files={},
+            nonce=state.nonce,
         )
 
 

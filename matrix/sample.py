@@ -18,8 +18,17 @@ EXTRA: Final = "matrix"
 OUTCOMES: Final = "outcomes.jsonl"
 PROCESS: Final = "process.json"
 INVENTORY: Final = "inventory.json"
+FALLBACKS: Final = "fallbacks.jsonl"
 """A launch's files beside pytest-benchmark's own JSON (`job.BENCHMARK`): an `Outcome` a line, its `ProcessFacts`,
-and an image's `Inventory` where its cell ran."""
+an image's `Inventory` where its cell ran, and a `Fallback` a line."""
+
+FELL_BACK: Final = "fall back to run on the CPU"
+"""What torch (2.13, MPSFallback.mm) warns of when MPS lacks an operator and PYTORCH_ENABLE_MPS_FALLBACK is set."""
+
+
+def fallback_in(text: str) -> str | None:
+    """The warning `text` without the line of torch's source, if it says that an operator ran on the CPU instead."""
+    return text.partition(" (Triggered")[0] if FELL_BACK in text else None
 
 
 class Timing(Strict):
@@ -211,6 +220,12 @@ class Battery(Strict):
     fallbacks: tuple[str, ...] = ()
     tf32: bool | None = None
     compiler: str | None = None
+
+
+class Fallback(Strict):
+    """A warning, while cells ran, that an operator ran on the CPU instead."""
+
+    text: str
 
 
 class ProcessFacts(Strict):

@@ -39,7 +39,7 @@ Attest = Callable[[Path, str, Bundle], None]
 
 
 class RunState(Strict):
-    """What a run set out to do: enough to go on with it, or to refuse to."""
+    """What a run set out to do: enough to go on with it, or to refuse to. `nonce` is drawn once, and each launch gives it back."""
 
     target: str
     executor: Executor
@@ -49,6 +49,7 @@ class RunState(Strict):
     spec: WorkloadSpec
     plan: Plan
     source: Source
+    nonce: str = ""
 
 
 @dataclass(frozen=True)

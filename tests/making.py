@@ -27,6 +27,7 @@ from matrix.job import (
     ModelIdentity,
     Prepared,
     SplitIdentity,
+    Training,
     WorkloadSpec,
 )
 from matrix.keys import Keys, home

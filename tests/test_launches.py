@@ -9,8 +9,8 @@ from pathlib import Path
 from matrix.cell import Cell
 from matrix.job import BENCHMARK, End, Folders, Job, WorkloadSpec
 from matrix.launches import record_of
-from matrix.sample import OUTCOMES, Outcome
-from tests.making import EAGER, ORT, TORCH, prepared, profiles
+from matrix.sample import FALLBACKS, OUTCOMES, PROCESS, Battery, Canary, Environment, Fallback, Outcome, ProcessFacts
+from tests.making import EAGER, HOST, ORT, RIGHT_CLOCK, TORCH, prepared, profiles
 
 
 def told(
@@ -26,7 +26,13 @@ def told(
 
 def told_again(folder: Path, end: End) -> dict[str, tuple[str, str | None]]:
     """State and error of each cell of a launch that left these files."""
-    job = Job(
+    record = record_of(folder, job(), end, datetime.now(UTC))
+    return {outcome.cell: (outcome.state, outcome.error) for outcome in record.outcomes}
+
+
+def job() -> Job:
+    """A launch of three cells."""
+    return Job(
         target="cpu-openvino",
         device="cpu",
         profile=profiles().of("quick"),
@@ -38,8 +44,6 @@ def told_again(folder: Path, end: End) -> dict[str, tuple[str, str | None]]:
         launch=1,
         prepared=prepared(),
     )
-    record = record_of(folder, job, end, datetime.now(UTC))
-    return {outcome.cell: (outcome.state, outcome.error) for outcome in record.outcomes}
 
 
 def test_measured_failed_and_unreached_are_three_things(tmp_path: Path) -> None:
@@ -88,3 +92,28 @@ def test_what_was_cut_off_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / OUTCOMES).open("a", encoding="utf-8") as stream:
         stream.write('{"cell": "x", "sta')
     assert told_again(tmp_path, end)[EAGER.id][0] == "failed"
+
+
+def test_what_a_process_said_of_itself_is_in_its_record(tmp_path: Path) -> None:
+    """Its canaries and the nonce that it was given; and who was on its GPU, which it cannot know."""
+    battery = Battery(device="cpu", canaries=(Canary(name="argmax", error=0.0, limit=0.0),))
+    software = Environment(python="3.11", system="Linux", packages={}, packages_sha256="p", variables={})
+    facts = ProcessFacts(clock=RIGHT_CLOCK, environment=software, host=HOST, battery=battery, nonce="n")
+    (tmp_path / PROCESS).write_text(facts.model_dump_json() + "\n", encoding="utf-8")
+    end = End(exit_code=0, timed_out=False, seconds=1.0)
+    record = record_of(tmp_path, job(), end, datetime.now(UTC), foreign_gpu=("python",))
+    assert (record.battery, record.nonce, record.foreign_gpu) == (battery, "n", ("python",))
+
+
+def test_a_launch_that_did_not_live_asked_nothing_and_gave_nothing_back(tmp_path: Path) -> None:
+    """No battery, and no nonce: absence is not a pass."""
+    record = record_of(tmp_path, job(), End(exit_code=-9, timed_out=False, seconds=1.0), datetime.now(UTC))
+    assert (record.battery, record.nonce, record.foreign_gpu, record.fallbacks) == (None, "", None, ())
+
+
+def test_each_fallback_is_told_once(tmp_path: Path) -> None:
+    """In the order in which they were first seen; half a line is not read."""
+    lines = [Fallback(text=text).model_dump_json() + "\n" for text in ("b fell", "a fell", "b fell")]
+    (tmp_path / FALLBACKS).write_text("".join(lines) + '{"text": "c', encoding="utf-8")
+    record = record_of(tmp_path, job(), End(exit_code=0, timed_out=False, seconds=1.0), datetime.now(UTC))
+    assert record.fallbacks == ("b fell", "a fell")

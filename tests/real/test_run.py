@@ -44,6 +44,18 @@ def test_launches_ran_in_different_orders(finished: Finished) -> None:
     assert all(record.clock is not None for record in (first, second))
 
 
+def test_each_launch_asked_its_canaries_and_gave_the_nonce_back(finished: Finished) -> None:
+    """Before its clock was tested; the nonce is the run's, and hard to guess."""
+    bundle = load(finished.bundle).bundle
+    assert len(bundle.nonce) == 32
+    for record in bundle.launches:
+        assert record.nonce == bundle.nonce
+        assert record.battery is not None
+        assert record.battery.canaries
+        assert all(one.passed for one in record.battery.canaries)
+        assert (record.foreign_gpu, record.fallbacks) == (None, ())
+
+
 def test_pytest_benchmark_reads_the_evidence(finished: Finished) -> None:
     """Its own `compare` works on our files."""
     files = [str(path) for path in sorted(finished.bundle.glob(f"launches/*/{BENCHMARK}"))]
