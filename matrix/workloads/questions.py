@@ -10,90 +10,18 @@ import math
 import os
 import shutil
 import sysconfig
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-from matrix.sample import Battery, Canary, Tensor, fallback_in
 from matrix.workloads import step
+from matrix.workloads.answers import Answer, Question, against_reference, distance, step_error, with_gradients, worst
 from matrix.workloads.step import normal, rounding
-
-_LONGEST_DETAIL: Final = 300
-
-
-class Answer(NamedTuple):
-    """How far a device is from the right answer, and how far it may be; an error that is not a number is wrong."""
-
-    error: float
-    limit: float
-    detail: str = ""
-
-
-Question = Callable[[str], Answer]
-"""Asked of a device."""
-
-
-def distance(found: torch.Tensor, right: torch.Tensor) -> float:
-    """The largest difference, relative to the largest right value; NaN where one of the two is not a number.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if found.shape != right.shape:
-        raise ValueError(f"the answer's shape is {tuple(found.shape)}, the right one's {tuple(right.shape)}")
-    a, b = (tensor.detach().cpu().double() for tensor in (found, right))
-    return float((a - b).abs().max() / b.abs().max())
-
-
-def _worst(errors: Iterable[float]) -> float:
-    """The largest, or NaN if one is: Python's own `max` forgets NaN by its place in the list."""
-    return float(np.max(list(errors)))
-
-
-def _leaf(tensor: torch.Tensor, device: str, dtype: torch.dtype) -> torch.Tensor:
-    return tensor.detach().to(device, dtype, copy=True).requires_grad_()
-
-
-Formula = Callable[..., torch.Tensor]
-
-
-def _with_gradients(
-    formula: Formula, inputs: Iterable[torch.Tensor], device: str, dtype: torch.dtype
-) -> list[torch.Tensor]:
-    """The formula's result, and the gradients of a fixed weighted sum of it, at copies of `inputs`."""
-    leaves = [_leaf(one, device, dtype) for one in inputs]
-    result = formula(*leaves)
-    weighing = normal(*result.shape, seed=99).to(device, result.dtype)
-    (result * weighing).sum().backward()
-    return [result, *(leaf.grad for leaf in leaves if leaf.grad is not None)]
-
-
-def _against_reference(
-    formula: Formula,
-    inputs: Iterable[torch.Tensor],
-    device: str,
-    dtype: torch.dtype = torch.float32,
-    right: Formula | None = None,
-) -> float:
-    """The distance of a formula and its gradients, in `dtype`, from `right` (the formula itself) in fp64 on the CPU."""
-    given = [one.to(dtype) for one in inputs]  # rounded first: both get the same numbers
-    found = _with_gradients(formula, given, device, dtype)
-    known = _with_gradients(right or formula, given, "cpu", torch.float64)
-    return _worst(distance(a, b) for a, b in zip(found, known, strict=True))
-
-
-def _step_error(found: step.Step, right: step.Step) -> float:
-    """The distance of logits and of each weight's gradient."""
-    gradients = (distance(gradient, right.gradients[name]) for name, gradient in found.gradients.items())
-    return _worst([distance(found.logits, right.logits), *gradients])
-
 
 _DEEP: Final = step.HIDDEN * step.LAYERS
 """Terms of a step's deepest sums: a hidden layer's, once a layer."""
@@ -102,7 +30,7 @@ _DEEP: Final = step.HIDDEN * step.LAYERS
 def training_step(device: str) -> Answer:
     """Logits and gradients of one distillation step. #92615, #109457, #137964, transformers #17971."""
     given = step.batch(*step.SHAPES[1], seed=1)
-    error = _step_error(step.step(step.weights(device), given.on(device)), step.reference(given))
+    error = step_error(step.step(step.weights(device), given.on(device)), step.reference(given))
     return Answer(error, rounding(torch.float32, _DEEP))
 
 
@@ -110,12 +38,12 @@ def strided_inputs(device: str) -> Answer:
     """Transposed and strided inputs of linear, layer_norm and matmul, and a sum's expanded gradient. #162730, #180201."""
     x, w = normal(34, 48, seed=1), normal(34, 20, seed=2)
     errors = [
-        _against_reference(lambda x, w: F.linear(x.t()[::2], w.t()), (x, w), device),
-        _against_reference(lambda x, w: F.linear(x.t()[::2], w.t()).sum().reshape(1), (x, w), device),
-        _against_reference(lambda x: F.layer_norm(x.t()[:, 1::3], (11,)), (x,), device),
-        _against_reference(lambda x, w: x.t()[3:31] @ w[:, ::3], (x, w), device),
+        against_reference(lambda x, w: F.linear(x.t()[::2], w.t()), (x, w), device),
+        against_reference(lambda x, w: F.linear(x.t()[::2], w.t()).sum().reshape(1), (x, w), device),
+        against_reference(lambda x: F.layer_norm(x.t()[:, 1::3], (11,)), (x,), device),
+        against_reference(lambda x, w: x.t()[3:31] @ w[:, ::3], (x, w), device),
     ]
-    return Answer(_worst(errors), rounding(torch.float32, 34))  # the longest sum is over 34 features
+    return Answer(worst(errors), rounding(torch.float32, 34))  # the longest sum is over 34 features
 
 
 def batched(device: str) -> Answer:
@@ -134,14 +62,14 @@ def batched(device: str) -> Answer:
 
 def _linear(device: str, *shape: int, inputs: int, outputs: int) -> Answer:
     given = normal(*shape, inputs, seed=3), normal(outputs, inputs, seed=4), normal(outputs, seed=5)
-    error = _against_reference(F.linear, given, device)
+    error = against_reference(F.linear, given, device)
     return Answer(error, rounding(torch.float32, max(math.prod(shape), inputs, outputs)))  # a gradient's longest sum
 
 
 def many_rows(device: str) -> Answer:
     """A linear layer with a bias on 65,636 rows, and on as many pairs of rows. #189495: beyond 65,536, of pairs alone."""
     flat, pairs = _linear(device, 65_636, inputs=8, outputs=4), _linear(device, 65_636, 2, inputs=8, outputs=4)
-    return Answer(_worst([flat.error, pairs.error]), flat.limit)
+    return Answer(worst([flat.error, pairs.error]), flat.limit)
 
 
 def _products(device: str, rows: int, outputs: int) -> float:
@@ -149,13 +77,13 @@ def _products(device: str, rows: int, outputs: int) -> float:
     x, w = normal(rows, 1, seed=25), normal(outputs, 1, seed=26)
     found, largest = F.linear(x.to(device), w.to(device)), float(x.abs().max() * w.abs().max())
     parts = zip(found.split(128), x.split(128), strict=True)  # of 128 MiB, so that the reference is small
-    return _worst(float((part.cpu() - some * w.t()).abs().max()) / largest for part, some in parts)
+    return worst(float((part.cpu() - some * w.t()).abs().max()) / largest for part, some in parts)
 
 
 def many_features(device: str) -> Answer:
     """A linear layer from, and one to, 32,868 features. #116769, #122045: beyond 32,768, where 2^25 outputs were exceeded."""
     wide, tall = _linear(device, 3, inputs=32_868, outputs=5), _linear(device, 3, inputs=5, outputs=32_868)
-    return Answer(_worst([wide.error, tall.error, _products(device, 1_025, 32_868)]), wide.limit)
+    return Answer(worst([wide.error, tall.error, _products(device, 1_025, 32_868)]), wide.limit)
 
 
 def shape_change(device: str) -> Answer:
@@ -163,8 +91,8 @@ def shape_change(device: str) -> Answer:
     w, errors = step.weights(device), []
     for size, length in ((8, 40), (5, 17), (8, 40), (3, 33)):
         given = step.batch(size, length, seed=length)
-        errors.append(_step_error(step.step(w, given.on(device)), step.reference(given)))
-    return Answer(_worst(errors), rounding(torch.float32, _DEEP))
+        errors.append(step_error(step.step(w, given.on(device)), step.reference(given)))
+    return Answer(worst(errors), rounding(torch.float32, _DEEP))
 
 
 def many_tokens(device: str) -> Answer:
@@ -179,8 +107,8 @@ def many_tokens(device: str) -> Answer:
 
     for size in (1_024, 8_194):
         ids = torch.randint(50, (size, 4), generator=torch.Generator().manual_seed(size))
-        errors.append(_against_reference(partial(loss, ids), given, device))
-    return Answer(_worst(errors), rounding(torch.float32, 4 * 8_194))  # gradients are sums over all tokens
+        errors.append(against_reference(partial(loss, ids), given, device))
+    return Answer(worst(errors), rounding(torch.float32, 4 * 8_194))  # gradients are sums over all tokens
 
 
 def _attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, is_causal: bool) -> torch.Tensor:
@@ -196,9 +124,9 @@ def _attention(device: str, dtype: torch.dtype) -> Answer:
         given = normal(2, 2, queries, 64, seed=6), normal(2, 2, keys, 64, seed=7), normal(2, 2, keys, 64, seed=8)
         fused = partial(F.scaled_dot_product_attention, is_causal=causal)
         right = partial(_attended, is_causal=causal)
-        errors.append(_against_reference(fused, given, device, dtype, right=right))
+        errors.append(against_reference(fused, given, device, dtype, right=right))
     # probabilities and results are rounded to `dtype`; sums are kept in fp32, whatever their length
-    return Answer(_worst(errors), rounding(dtype))
+    return Answer(worst(errors), rounding(dtype))
 
 
 def attention_fp16(device: str) -> Answer:
@@ -229,7 +157,7 @@ def mixed_layer_norm(device: str) -> Answer:
         found, how = _mixed(x.to(device, dtype), weight.to(device), bias.to(device))
         right = F.layer_norm(x.to(dtype).double(), (50,), weight.double(), bias.double())
         shares.append(distance(found, right) / rounding(dtype))  # only the result is rounded
-    return Answer(_worst(shares) * rounding(torch.float16), rounding(torch.float16), how)
+    return Answer(worst(shares) * rounding(torch.float16), rounding(torch.float16), how)
 
 
 def frozen_layer_norm(device: str) -> Answer:
@@ -239,7 +167,7 @@ def frozen_layer_norm(device: str) -> Answer:
     def over_frozen(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return F.layer_norm(x.to(weight.device, weight.dtype), (64,), weight, bias)
 
-    error = _against_reference(over_frozen, (normal(64, seed=13), normal(64, seed=14)), device)
+    error = against_reference(over_frozen, (normal(64, seed=13), normal(64, seed=14)), device)
     return Answer(error, rounding(torch.float32, 40))  # gradients are sums over 40 rows
 
 
@@ -311,7 +239,7 @@ def same_seed(device: str) -> Answer:
 
     (first, one), (second, two) = drawn(), drawn()
     # gradients are added by atomics on some devices, in an order of their own
-    return Answer(_worst([_step_error(second, first), distance(two, one)]), rounding(torch.float32, _DEEP))
+    return Answer(worst([step_error(second, first), distance(two, one)]), rounding(torch.float32, _DEEP))
 
 
 def compiler(device: str) -> str:
@@ -339,8 +267,8 @@ def compiled(device: str) -> Answer:
         return F.layer_norm(F.gelu(F.linear(x, w, bias)), (512,)).softmax(-1)
 
     made = torch.compile(block, backend=compiler(device), dynamic=False)
-    off, on = (_with_gradients(one, given, device, torch.float32) for one in (block, made))
-    error = _worst(distance(a, b) for a, b in zip(on, off, strict=True))
+    off, on = (with_gradients(one, given, device, torch.float32) for one in (block, made))
+    error = worst(distance(a, b) for a, b in zip(on, off, strict=True))
     return Answer(error, rounding(torch.float32, 512))  # the longest sum is over the normed width
 
 
@@ -365,45 +293,3 @@ CANARIES: Final[dict[str, Question]] = {
     )
 }
 """Every canary, in the order in which it is asked."""
-
-
-def answer(name: str, device: str) -> Canary:
-    """What the device answers to the canary called `name`; one that raises has failed, and says why."""
-    try:
-        error, limit, detail = CANARIES[name](device)
-    except Exception as raised:  # noqa: BLE001 - whatever a device raises is its answer
-        return _raised(name, raised)
-    if not np.isfinite(error):
-        return Canary(name=name, error=None, limit=limit, detail=f"the error is {error}")
-    return Canary(name=name, error=error, limit=limit, detail=detail)
-
-
-def _raised(name: str, error: Exception) -> Canary:
-    line = (str(error).strip().splitlines() or [""])[0]
-    return Canary(name=name, error=None, limit=0.0, detail=f"{type(error).__name__}: {line}"[:_LONGEST_DETAIL])
-
-
-def _tensors(device: str) -> tuple[tuple[Tensor, ...], tuple[Canary, ...]]:
-    """The tensors, or the failed canary that tells why there are none."""
-    try:
-        return tuple(step.tensors(device)), ()
-    except Exception as raised:  # noqa: BLE001 - likewise
-        return (), (_raised("tensors", raised),)
-
-
-def battery(device: str) -> Battery:
-    """Every canary asked, every tensor compared, and what fell back meanwhile."""
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        canaries = tuple(answer(name, device) for name in CANARIES)
-        tensors, lost = _tensors(device)
-    fallen = (fallback_in(str(warning.message)) for warning in heard)
-    return Battery(
-        device=device,
-        canaries=(*canaries, *lost),
-        tensors=tensors,
-        fallbacks=tuple(dict.fromkeys(text for text in fallen if text)),
-        # the mode that the suites run with, which set none: no limit above is widened for it
-        tf32=torch.backends.cuda.matmul.allow_tf32 if device == "cuda" else None,
-        compiler=compiler(device),
-    )

@@ -158,7 +158,7 @@ def rounding(dtype: torch.dtype, terms: int = 1) -> float:
     return float(4 * math.sqrt(terms) * torch.finfo(dtype).eps)
 
 
-def rows(gradients: Mapping[str, torch.Tensor] | torch.Tensor) -> Iterator[torch.Tensor]:
+def _rows(gradients: Mapping[str, torch.Tensor] | torch.Tensor) -> Iterator[torch.Tensor]:
     """Every tensor as a matrix of its last dimension's rows."""
     found = [gradients] if isinstance(gradients, torch.Tensor) else list(gradients.values())
     return (tensor.detach().cpu().double().reshape(-1, tensor.shape[-1]) for tensor in found)
@@ -174,7 +174,7 @@ def _compared(
     three: tuple[Mapping[str, torch.Tensor] | torch.Tensor, ...],
 ) -> Tensor:
     """One tensor of a device's step and of its rerun beside the reference's."""
-    found, again, right = (list(rows(one)) for one in three)
+    found, again, right = (list(_rows(one)) for one in three)
     flat = [torch.cat([part.flatten() for part in one]) for one in (found, again, right)]
     # the deepest sums: a hidden layer's, over every layer, forward
     tolerance = rounding(torch.float32, HIDDEN * LAYERS) * float(flat[2].abs().max())

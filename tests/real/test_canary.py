@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from matrix import definitions
 from matrix.job import End, Folders, Job, WorkloadSpec
 from matrix.launches import record_of
 from matrix.sample import Battery
-from matrix.workloads import canary, questions, step
+from matrix.workloads import answers, battery, canary, questions, step
 from tests.making import RAW, prepared, profiles
 
 pytestmark = pytest.mark.frameworks
@@ -173,25 +174,25 @@ PLANTED: Final = [(name, operator, wrong) for name, faults in FAULTS.items() for
 
 
 @pytest.fixture(scope="module")
-def battery() -> Battery:
+def asked() -> Battery:
     """What this CPU answers, in a process of its own."""
     return canary.ask("cpu")
 
 
-def test_this_cpu_passes_every_canary(battery: Battery) -> None:
+def test_this_cpu_passes_every_canary(asked: Battery) -> None:
     """Each one is asked, and answered right; nothing fell back, and a CPU has no TF32."""
-    assert [one.name for one in battery.canaries] == list(questions.CANARIES)
-    assert [one for one in battery.canaries if not one.passed] == []
-    assert (battery.fallbacks, battery.tf32) == ((), None)
+    assert [one.name for one in asked.canaries] == list(questions.CANARIES)
+    assert [one for one in asked.canaries if not one.passed] == []
+    assert (asked.fallbacks, asked.tf32) == ((), None)
 
 
-def test_three_batches_of_two_shapes_are_compared(battery: Battery) -> None:
+def test_three_batches_of_two_shapes_are_compared(asked: Battery) -> None:
     """Logits and gradients, to rounding: no row is corrupted, and a rerun agrees."""
-    cases = {(one.name, one.batch, one.shape) for one in battery.tensors}
+    cases = {(one.name, one.batch, one.shape) for one in asked.tensors}
     shapes = [(batch, shape) for batch in (1, 2, 3) for shape in step.SHAPES]
     assert cases == {(name, *case) for name in ("logits", "gradient") for case in shapes}
-    assert all(one.rmse is not None and one.rmse < one.tolerance / 10 for one in battery.tensors)
-    assert {(one.corrupted_rows, one.rerun) for one in battery.tensors} == {(0, 0.0)}
+    assert all(one.rmse is not None and one.rmse < one.tolerance / 10 for one in asked.tensors)
+    assert {(one.corrupted_rows, one.rerun) for one in asked.tensors} == {(0, 0.0)}
 
 
 def test_every_canary_has_a_fault() -> None:
@@ -203,7 +204,7 @@ def test_every_canary_has_a_fault() -> None:
 def test_without_a_fault_the_canary_sings(name: str) -> None:
     """The harness itself makes no operator wrong."""
     with Faulty("no_operator", rows_are_lost):
-        found = questions.answer(name, "cpu")
+        found = battery.answer(name, "cpu")
     assert found.passed, found
 
 
@@ -211,7 +212,7 @@ def test_without_a_fault_the_canary_sings(name: str) -> None:
 def test_a_fault_fails_its_canary(name: str, operator: str, wrong: Callable[[], Wrong]) -> None:
     """The device's operator is made wrong as its report says; the reference's is not."""
     with Faulty(operator, wrong()):
-        found = questions.answer(name, "cpu")
+        found = battery.answer(name, "cpu")
     assert found.error is not None
     assert not found.passed, found
 
@@ -223,7 +224,7 @@ def test_a_wrong_compiler_fails_its_canary(monkeypatch: pytest.MonkeyPatch) -> N
         return lambda *inputs: 1.01 * block(*inputs)
 
     monkeypatch.setattr(torch, "compile", compiling)
-    assert not questions.answer("compiled", "cpu").passed
+    assert not battery.answer("compiled", "cpu").passed
 
 
 @pytest.mark.parametrize("name", ["training_step", "batched", "many_rows", "shape_change"])
@@ -236,14 +237,14 @@ def test_no_number_is_no_answer(name: str) -> None:
         return found
 
     with Faulty("addmm", spoilt):
-        found = questions.answer(name, "cpu")
+        found = battery.answer(name, "cpu")
     assert (found.error, found.passed, found.detail) == (None, False, "the error is nan")
 
 
 def test_the_worst_of_several_errors_is_the_one_without_a_number() -> None:
     """Python's `max` would say 1.0 of either order, or NaN, by luck."""
     for errors in ([1.0, float("nan")], [float("nan"), 1.0]):
-        assert questions._worst(errors) != questions._worst(errors)
+        assert answers.worst(errors) != answers.worst(errors)
 
 
 def test_corrupted_rows_are_counted() -> None:
@@ -261,7 +262,7 @@ def test_corrupted_rows_are_counted() -> None:
 def test_a_shape_is_no_distance() -> None:
     """An answer of another shape would be broadcast to the right one's."""
     with pytest.raises(ValueError, match=r"the answer's shape is \(1,\), the right one's \(3,\)"):
-        questions.distance(torch.ones(1), torch.ones(3))
+        answers.distance(torch.ones(1), torch.ones(3))
 
 
 def test_a_device_that_is_not_there_fails_every_canary() -> None:
@@ -270,6 +271,19 @@ def test_a_device_that_is_not_there_fails_every_canary() -> None:
     assert [one.name for one in found.canaries] == [*questions.CANARIES, "tensors"]
     assert {(one.error, one.passed) for one in found.canaries} == {(None, False)}
     assert all(one.detail for one in found.canaries)
+
+
+def test_what_falls_back_in_a_canary_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch warns at an operator's first call; a warning of anything else is not one of these."""
+    text = "The operator 'aten::x' is not currently supported on the MPS backend and will fall back to run on the CPU."
+
+    def warns(_: str) -> answers.Answer:
+        for said in (f"{text} (Triggered internally at MPSFallback.mm:15.)", text, "something else"):
+            warnings.warn(said, stacklevel=1)
+        return answers.Answer(0.0, 0.0)
+
+    monkeypatch.setattr(battery, "CANARIES", {"warns": warns})
+    assert battery.battery("cpu").fallbacks == (text,)
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, code: str, timeout_s: float = 60.0) -> str:
