@@ -189,10 +189,11 @@ def same_time(finding: Finding, ours: Evidence, theirs: Evidence, margins: Margi
     mine, other = (launch_values(one, finding.cell, finding.metric) for one in (ours, theirs))
     if not mine or not other:
         return None
-    logs = [[math.log(value) for value in side if value > 0] for side in (mine, other)]
-    if min(map(len, logs)) < margins.min_pairs:
-        return too_few("launches", min(map(len, logs)), margins.min_pairs)
-    difference = stats.welch_interval(*logs, 0.90)
+    here, there = ([math.log(value) for value in side if value > 0] for side in (mine, other))
+    launches = min(len(here), len(there))
+    if launches < margins.min_pairs:
+        return too_few("launches", launches, margins.min_pairs)
+    difference = stats.welch_interval(here, there, 0.90)
     if difference is None:
         return too_few("finite launches", 0, margins.min_pairs)
     shown = difference.map(math.exp)
@@ -205,7 +206,7 @@ def same_time(finding: Finding, ours: Evidence, theirs: Evidence, margins: Margi
         ),
     )
     apart = outside(difference, math.log(margins.ratio_contradiction))
-    return settled(stats.welch_p(*logs, math.log(margins.ratio)), reasons, contradicted=apart)
+    return settled(stats.welch_p(here, there, math.log(margins.ratio)), reasons, contradicted=apart)
 
 
 def _ratios(evidence: Evidence, cell: Cell) -> list[float]:

@@ -7,7 +7,6 @@ prints the sentence and ends with the code.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar
 
 
 class ExitCode(IntEnum):
@@ -26,7 +25,7 @@ class ExitCode(IntEnum):
 class MatrixError(Exception):
     """A refusal: `what` is wrong and the `remedy`, two clauses of one sentence."""
 
-    exit_code: ClassVar[ExitCode] = ExitCode.USAGE
+    exit_code: ExitCode = ExitCode.USAGE
 
     def __init__(self, what: str, *, remedy: str) -> None:
         super().__init__(what, remedy)

@@ -99,7 +99,7 @@ def _of_host(evidence: Evidence, target: Target | None) -> Iterator[Reason]:
                 threshold="bare metal",
                 remedy="a virtual Mac has no Metal of its own: measure a real one",
             )
-        if record.nonce != evidence.bundle.nonce:
+        if record.environment and record.nonce != evidence.bundle.nonce:  # one that died early told nothing
             yield Reason(
                 rule="nonce",
                 number=f"launch {record.index} belongs to another run",

@@ -171,7 +171,9 @@ def estimates() -> Estimates:
 def prepared(weights: str = "w" * 64) -> Prepared:
     """Identities of a workload."""
     split = SplitIdentity(examples=10, sha256="e" * 64)
-    model = ModelIdentity(origin="trained", parameters=14_000_000, config_sha256="c" * 64, weights_sha256=weights)
+    model = ModelIdentity(
+        origin="trained", parameters=14_000_000, config_sha256="c" * 64, weights_sha256=digest(weights)
+    )
     data = DataIdentity(
         source="embedded", classes=("a", "b"), train=split, validation=split, evaluation=split, dropped=0
     )

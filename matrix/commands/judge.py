@@ -140,13 +140,11 @@ def verify(paths: tuple[Path, ...], as_json: bool, store: Path, keyring: Path | 
     ring = options.keyring_of(keyring)
     checked = [one for path in paths for one in verified(path, store, ring)]
     if as_json:
-        click.echo(json.dumps([one for several in checked for one in several], indent=1))
+        click.echo(json.dumps([one.model_dump(mode="json") for one in checked], indent=1))
     else:
-        for one in (one for several in checked for one in several):
-            click.echo(f"{one.name}: {one['says']}")
-    sys.exit(
-        ExitCode.PASS if all(one["holds"] for several in checked for one in several) else ExitCode.INVALID_EVIDENCE
-    )
+        for one in checked:
+            click.echo(f"{'ok' if one.holds else 'NO'}  {one.name}: {one.says}")
+    sys.exit(ExitCode.PASS if all(one.holds for one in checked) else ExitCode.INVALID_EVIDENCE)
 
 
 @click.group(name="policy")
