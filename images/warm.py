@@ -20,6 +20,7 @@ import pytest
 import pytest_benchmark.plugin
 import rfc8785
 import torch
+import torch._dynamo
 import torch.onnx
 import torch.optim
 import torch.utils.data

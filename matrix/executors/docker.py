@@ -120,7 +120,8 @@ def _container(order: Order, job: Job, files: Mapping[str, Path]) -> Iterator[An
     ]
     with engine.removed_after(results, force=True):
         container = client.containers.create(
-            images.reference(str(order.target.image)),
+            # what is measured goes by the digest of its configuration, not by a tag that may have moved since the plan
+            job.image.id if job.image and not prepares else images.reference(str(order.target.image)),
             _command(job),
             environment={**order.variables},
             labels=marks,
