@@ -15,6 +15,7 @@ from matrix.commands.judge import judged_case
 from matrix.errors import UsageError
 from matrix.keys import Keys, PublicKey, home
 from matrix.ledger import Ledgers
+from matrix.policy import Signed
 from matrix.provenance import Waiver
 from matrix.signing import cosigned
 from matrix.store import Store
@@ -80,14 +81,31 @@ def list_keys(keyring: Path | None) -> None:
     Console().print(table)
 
 
+def _may(roles: tuple[str, ...], asked: Signed, what: str) -> None:
+    """Refuse to sign what the policy would not hear.
+
+    Raises:
+        UsageError: none of `roles` is one that it asks for.
+    """
+    if not set(roles) & set(asked.roles):
+        raise UsageError(
+            f"the policy lets {asked} {what}, not {', '.join(roles)}",
+            remedy="sign with --role, by a key that `matrix keys new` makes and that the judge trusts",
+        )
+
+
 @click.command()
 @click.argument("bundle")
 @click.option("--why", required=True, help="The reason, which the report prints.")
 @options.store
+@options.policy
 @options.keyring
 @options.role
-def revoke(bundle: str, why: str, store: Path, keyring: Path | None, roles: tuple[str, ...]) -> None:
+def revoke(
+    bundle: str, why: str, store: Path, policy: Path | None, keyring: Path | None, roles: tuple[str, ...]
+) -> None:
     """Withdraw BUNDLE, by a signed statement: nothing that it says counts any more, for or against any number."""
+    _may(roles, options.policy_of(policy).signatures.revocation, "withdraw a bundle")
     with Store(store).measuring():
         ledgers = Ledgers(store, options.keyring_of(keyring))
         path = ledgers.revoke(bundle, why, options.keys_of(roles))
@@ -121,10 +139,11 @@ def waive(  # a command has as many parameters as options
 
     It changes no answer and no badge; it lapses when the policy changes, and never covers invalid evidence.
     """
-    now = datetime.now(UTC)
+    now, asked = datetime.now(UTC), options.policy_of(policy)
+    _may(roles, asked.signatures.waiver, "waive a requirement")
     waiver = Waiver(
         name=name,
-        policy=options.policy_of(policy).sha256,
+        policy=asked.sha256,
         gate=gate_,
         target=target,
         cell=cell,
@@ -164,10 +183,6 @@ def signoff(
     """
     case, _ = judged_case(store, keyring, at)
     asked, mine = options.policy_of(policy), options.keys_of(roles)
-    if not set(roles) & set(asked.signatures.signoff.roles):
-        raise UsageError(
-            f"{asked.name} is signed off by {asked.signatures.signoff}, not by {', '.join(roles)}",
-            remedy="sign with --role, with a key that `matrix keys new` makes and others trust",
-        )
+    _may(roles, asked.signatures.signoff, "sign a release off")
     path = record.write(store, release, asked, case, mine)
     click.echo(f"{path}: {release} may ship")
