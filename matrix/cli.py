@@ -43,6 +43,7 @@ for _command in (
     judge.policy_group,
     judge.verify,
     sign.keys,
+    sign.gather,
     sign.revoke,
     sign.waive,
     sign.cosign,

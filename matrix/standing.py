@@ -63,11 +63,14 @@ def _of_source(evidence: Evidence) -> Iterator[Reason]:
         )
 
 
-def _of_canaries(evidence: Evidence) -> Iterator[Reason]:
-    """One wrong answer of the device, in any launch, and nothing that it measured counts."""
+def _of_canaries(evidence: Evidence, target: Target | None) -> Iterator[Reason]:
+    """One wrong answer of the device, in any launch, and nothing that it measured counts.
+
+    A function has no torch to ask: the suites prove its answers against the checkpoint's.
+    """
     for record in evidence.bundle.launches:
-        if record.environment is None or evidence.bundle.executor == "emulator":
-            continue  # it died before it was asked; a function has no torch, and its answers are the suites' to check
+        if record.environment is None or (target and target.serves_only):
+            continue  # it died before it was asked
         where = f"launch {record.index}"
         if record.battery is None:
             yield Reason(rule="canary", number=f"{where} asked none", threshold="every canary", remedy="measure again")
@@ -110,7 +113,7 @@ def _of_host(evidence: Evidence, target: Target | None) -> Iterator[Reason]:
 
 def faults_of(evidence: Evidence, today: Today, ledger: Ledger, target: Target | None) -> list[Reason]:
     """What makes a whole bundle invalid."""
-    found = [*_of_files(evidence), *_of_source(evidence), *_of_canaries(evidence), *_of_host(evidence, target)]
+    found = [*_of_files(evidence), *_of_source(evidence), *_of_canaries(evidence, target), *_of_host(evidence, target)]
     if evidence.name not in ledger.vouched:
         found.append(
             Reason(

@@ -13,6 +13,7 @@ from matrix import signoff as record
 from matrix.commands import options
 from matrix.commands.judge import judged_case
 from matrix.errors import UsageError
+from matrix.gather import gather as gathered
 from matrix.keys import Keys, PublicKey, home
 from matrix.ledger import Ledgers
 from matrix.policy import Signed
@@ -92,6 +93,15 @@ def _may(roles: tuple[str, ...], asked: Signed, what: str) -> None:
             f"the policy lets {asked} {what}, not {', '.join(roles)}",
             remedy="sign with --role, by a key that `matrix keys new` makes and that the judge trusts",
         )
+
+
+@click.command()
+@click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@options.store
+def gather(stores: tuple[Path, ...], store: Path) -> None:
+    """Add the bundles, statements and ledgers of other machines' STORES to --store. Nothing is overwritten or judged."""
+    for other in stores:
+        click.echo(f"{other}: {gathered(store, other)} new")
 
 
 @click.command()
