@@ -232,16 +232,6 @@ def environment_id(environment: Environment) -> str:
     return digest(environment.model_dump(mode="json"))
 
 
-def differs(expect: Expectation, found: HostClass) -> list[str]:
-    """What `expect` needs and the machine that a launch ran on is not, as told from inside; an engine may be far away."""
-    facts = [f"it ran on {found.machine}"] if found.machine != expect.machine else []
-    if lacking := [flag for flag in expect.cpu_flags if flag not in found.flags]:
-        facts.append(f"its CPU lacks {', '.join(lacking)}")
-    if expect.gpu_name and not any(fnmatch.fnmatch(name, expect.gpu_name) for name in found.gpus):
-        facts.append(f"its GPUs are {', '.join(found.gpus) or 'none'}, not {expect.gpu_name!r}")
-    return facts
-
-
 def mismatches(expect: Expectation) -> list[str]:
     """What `expect` needs and this host is not, each a clause with both values; empty when the target may run here."""
     here = (platform.system(), platform.machine())

@@ -150,10 +150,14 @@ def differences(folder: Path, one: Evidence, said: Opened[Attestation]) -> list[
 
 @dataclass(frozen=True)
 class Notary:
-    """Signs what a run seals, with these keys, into the ledger of its store."""
+    """Signs what a run seals, with these keys, into the ledger of its store. Refuses a key that the keyring does not trust."""
 
     ledgers: Ledgers
     keys: tuple[SigningKey, ...]
+
+    def __post_init__(self) -> None:
+        for key in self.keys:
+            self.ledgers.check(key)
 
     def attest(self, folder: Path, name: str, bundle: Bundle) -> None:
         """Sign a bundle before it appears under its name (`store.Attest`)."""
@@ -166,10 +170,23 @@ class Ledgers:
     def __init__(self, root: Path, keyring: Keyring) -> None:
         self.root, self.keyring = root, keyring
 
+    def check(self, key: SigningKey) -> None:
+        """Refuse to sign with a key whose own chain could not be read back: it would begin anew, and fork.
+
+        Raises:
+            UsageError: the keyring does not trust it.
+        """
+        known = self.keyring.key.get(key.name)
+        if known is None or known.revoked:
+            raise UsageError(
+                f"your key for {key.role} ({key.name[:12]}) is not trusted by the keyring",
+                remedy="add it (`matrix keys trust`), or leave --keyring out",
+            )
+
     def attest(self, folder: Path, name: str, bundle: Bundle, keys: Sequence[SigningKey]) -> None:
         """Sign the bundle that lies in `folder` and will be called `name`; its envelope is written beside the manifest."""
         expires = datetime.fromisoformat(bundle.created) + STANDS_BY
-        place = {**self._next(keys[0].name), "bundle": name, "expires": expires.isoformat(timespec="seconds")}
+        place = {**self._next(keys[0]), "bundle": name, "expires": expires.isoformat(timespec="seconds")}
         said = Attestation(**place, **_facts(bundle))
         (folder / ENVELOPE).write_bytes(sign(BUNDLE, subjects(folder, bundle), said, keys))
 
@@ -185,7 +202,7 @@ class Ledgers:
             known[name] = file_digest(manifest)
         if name not in known:
             raise UsageError(f"no bundle is called {name!r} here", remedy="name one as the report does")
-        said = Revocation(**self._next(keys[0].name), bundle=name, created=_now(), why=why)
+        said = Revocation(**self._next(keys[0]), bundle=name, created=_now(), why=why)
         path = self.root / "revocations" / f"{name}-{secrets.token_hex(4)}{_SUFFIX}"
         _write(path, sign(REVOCATION, {name: known[name]}, said, keys))
         self.remember()
@@ -240,11 +257,12 @@ class Ledgers:
             },
         )
 
-    def _next(self, key: str) -> dict[str, Any]:
+    def _next(self, key: SigningKey) -> dict[str, Any]:
         """The place of the next statement in a key's chain."""
-        chain = self._read().chains.get(key)
+        self.check(key)
+        chain = self._read().chains.get(key.name)
         head = chain.head if chain else None
-        return {"chain": key, "serial": head.serial + 1 if head else 1, "previous": head.sha256 if head else None}
+        return {"chain": key.name, "serial": head.serial + 1 if head else 1, "previous": head.sha256 if head else None}
 
     def _compare(self, one: Evidence, read: _Read) -> None:
         """Note where a bundle is not what its statement says."""

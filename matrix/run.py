@@ -255,7 +255,7 @@ class Runner:
         end = self._execute(job, place, {}, job.profile.launch_timeout_s)
         record = record_of(place, job, end, started, asked, foreign)
         self._places([*self.folder.finished().values(), record])
-        if record.host and (other := host.differs(self.target.expect, record.host)):
+        if record.host and (other := record.host.differs(self.target.expect)):
             raise HostError(
                 f"this is no {self.target.title}: {' and '.join(other)}", remedy="measure the machine that it is"
             )

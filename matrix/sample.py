@@ -5,12 +5,14 @@ A cell's raw samples stay in pytest-benchmark's JSON; `CellEvidence` is its `ext
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Final, Literal
 
 from pydantic import Field
 
 from matrix.cell import Cell
 from matrix.strict import Strict
+from matrix.target import Expectation
 
 EXTRA: Final = "matrix"
 """The key of `extra_info` that holds a `CellEvidence`."""
@@ -140,6 +142,15 @@ class HostClass(Strict):
     def isa(self) -> str:
         """The class of instruction set on which INT8 kernels depend: the widest that this CPU has, else its machine."""
         return next((name for name, flag in ISA_CLASSES.items() if flag in self.flags), self.machine)
+
+    def differs(self, expect: Expectation) -> list[str]:
+        """What a target expects of its host and this one is not, as told from inside; an engine may be far away."""
+        facts = [f"it ran on {self.machine}"] if self.machine != expect.machine else []
+        if lacking := [flag for flag in expect.cpu_flags if flag not in self.flags]:
+            facts.append(f"its CPU lacks {', '.join(lacking)}")
+        if expect.gpu_name and not any(fnmatchcase(name, expect.gpu_name) for name in self.gpus):
+            facts.append(f"its GPUs are {', '.join(self.gpus) or 'none'}, not {expect.gpu_name!r}")
+        return facts
 
 
 class Confinement(Strict):

@@ -88,6 +88,13 @@ def _of_canaries(evidence: Evidence, target: Target | None) -> Iterator[Reason]:
 
 def _of_host(evidence: Evidence, target: Target | None) -> Iterator[Reason]:
     for record in evidence.bundle.launches:
+        if target and record.host and (other := record.host.differs(target.expect)):
+            yield Reason(
+                rule="host",
+                number=f"launch {record.index}: {' and '.join(other)}",
+                threshold=f"a host that is {target.title}",
+                remedy="measure the machine that it is",
+            )
         if record.foreign_gpu:
             yield Reason(
                 rule="foreign GPU process",

@@ -78,6 +78,14 @@ HOST = HostClass(
     cpu="a CPU", machine="x86_64", flags=("avx2", "avx512_vnni"), cores=2, memory_bytes=2**34, virtual=False
 )
 
+HOSTS = {
+    "cuda-a100": HOST.model_copy(update={"gpus": ("NVIDIA A100-SXM4-80GB",), "driver": "580.1"}),
+    "cuda-a10g": HOST.model_copy(update={"gpus": ("NVIDIA A10G",), "driver": "580.1"}),
+    "cuda-h200": HOST.model_copy(update={"gpus": ("NVIDIA H200",), "driver": "580.1"}),
+    "mps": HOST.model_copy(update={"cpu": "Apple M4", "machine": "arm64", "flags": ()}),
+}
+"""What a target expects of its host; `HOST` for the others."""
+
 RAW = Cell(suite="training_step", workload="intent", variant="raw_torch", batch=16, length=32)
 TRAINER = RAW.model_copy(update={"variant": "hf_trainer"})
 TORCH = Cell(suite="export_accuracy", workload="intent", variant="torch_fp32", batch=64)
@@ -345,7 +353,7 @@ def evidence(  # noqa: PLR0913 - a test says what it cares about, by name
                 outcomes=tuple(told),
                 clock=clock,
                 environment=software,
-                host=HOST,
+                host=HOSTS.get(target, HOST),
                 started=created.isoformat(),
                 seconds=1.0,
                 exit_code=0,
