@@ -14,6 +14,7 @@ from matrix.findings import family, findings_of
 from matrix.policy import Policy
 from matrix.provenance import Ledger, Signer
 from matrix.ranks import least_samples
+from matrix.sample import Environment
 from matrix.target import Target, Targets
 from matrix.verdict import Finding, Reason
 
@@ -142,8 +143,8 @@ def faults_of(evidence: Evidence, today: Today, ledger: Ledger, target: Target |
     return found
 
 
-STALE = frozenset({"age", "expired", "suites changed"})
-"""The rules of `staleness_of`."""
+STALE = frozenset({"age", "expired", "suites changed", "environment changed"})
+"""The rules of staleness."""
 
 
 def staleness_of(evidence: Evidence, today: Today, ledger: Ledger, days: float) -> list[Reason]:
@@ -214,6 +215,35 @@ def minimum(finding: Finding, policy: Policy, confidence: float) -> list[Reason]
     return []
 
 
+def _follows(other: Evidence, one: Evidence) -> bool:
+    """Whether `other` is a later bundle of the same target, run the same way on the same host."""
+    same = ("target", "executor", "host_instance", "profile")
+    alike = all(getattr(other.bundle, name) == getattr(one.bundle, name) for name in same)
+    return alike and other.bundle.created > one.bundle.created
+
+
+def _is_complete(one: Evidence) -> bool:
+    return all(outcome.state == "measured" for record in one.bundle.launches for outcome in record.outcomes)
+
+
+def _software(one: Evidence) -> tuple[Environment, str | None] | None:
+    """The first launch's environment and driver; None where none told."""
+    told = ((record.environment, record.host) for record in one.bundle.launches)
+    return next(((software, host.driver) for software, host in told if software and host), None)
+
+
+def _changes(one: Evidence, later: Evidence) -> str | None:
+    """What of a machine's software differs between two bundles of it; None where nothing does."""
+    before, now = _software(one), _software(later)
+    if before is None or now is None or before == now:
+        return None
+    old, new = before[0].packages, now[0].packages
+    found = [f"{name} {old.get(name)}" for name in new if old.get(name) != new[name]]
+    found += [before[0].system] if before[0].system != now[0].system else []
+    found += [f"driver {before[1]}"] if before[1] != now[1] else []
+    return f"measured with {', '.join(found[:3]) or 'other packages or variables'}"
+
+
 @dataclass(frozen=True)
 class Rules:
     """What numbers are judged by: definitions, policy, the date, the age in days at which a bundle is stale, a confidence."""
@@ -237,7 +267,24 @@ class Standing:
         self.findings |= {one.name: findings_of(one, rules.confidence) for one in known}
         self.faults = {one.name: faults_of(one, rules.today, ledger, self.target(one)) for one in self.evidence}
         self.stale = {one.name: staleness_of(one, rules.today, ledger, rules.days) for one in self.evidence}
+        for one in self.evidence:
+            self.stale[one.name] += self._superseded(one)
         self.families = {one.name: family(one.bundle) for one in self.evidence}
+
+    def _superseded(self, one: Evidence) -> list[Reason]:
+        """Why the machine is no longer what it was: a later bundle of it, whole and sound, has another environment or driver.
+
+        A failed attempt supersedes nothing, nor does another way to run the target.
+        """
+        later = [
+            other for other in self.evidence if _follows(other, one) and self.counts(other) and _is_complete(other)
+        ]
+        if not later or (changed := _changes(one, later[-1])) is None:
+            return []
+        remedy = "measure again in the environment that ships"
+        return [
+            Reason(rule="environment changed", number=changed, threshold=f"as {later[-1].name} has it", remedy=remedy)
+        ]
 
     def target(self, one: Evidence) -> Target | None:
         """The bundle's target; None for one that is no longer declared."""

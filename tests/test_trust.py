@@ -190,3 +190,19 @@ def test_a_bundle_of_a_target_that_is_gone_is_no_evidence_and_no_error() -> None
     """An append-only store outlives its targets."""
     one = evidence(target="cuda-v100", samples=TIMES)
     assert states([one, evidence(samples=TIMES)], one.name) == {}
+
+
+def test_a_machine_whose_software_changed_makes_its_older_bundles_stale() -> None:
+    """Another torch in a later bundle of the same host: the older says nothing of it, and says what it was measured with."""
+    older = evidence(samples=TIMES, created=NOW - timedelta(hours=2))
+    newer = evidence(samples=TIMES, torch="2.14.0+cpu")
+    reason = states([older, newer], older.name)["torch_eager", "p50_s"].reasons[0]
+    assert (reason.rule, reason.number) == ("environment changed", "measured with torch 2.13.0+cpu")
+    assert states([older, newer], newer.name)["torch_eager", "p50_s"].badge == "trusted"
+
+
+def test_a_failed_attempt_in_another_environment_makes_nothing_stale() -> None:
+    """Else a run that lost its launches would do away with one that failed a gate."""
+    older = evidence(samples=TIMES, created=NOW - timedelta(hours=2))
+    failed = evidence(samples=TIMES, torch="2.14.0+cpu", lost={(ORT, 1): "raised"})
+    assert states([older, failed], older.name)["torch_eager", "p50_s"].badge == "trusted"
