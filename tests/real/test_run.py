@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,14 @@ from matrix import definitions
 from matrix.errors import IncompleteError, UsageError
 from matrix.findings import findings_of
 from matrix.job import BENCHMARK
+from matrix.keys import Keys
+from matrix.ledger import Ledgers
+from matrix.provenance import Keyring
 from matrix.run import failures, run
 from matrix.standing import Today
 from matrix.store import Store, load
 from matrix.trust import judge
+from matrix.verify import verified
 from tests.making import ledger_of, rules
 from tests.real.conftest import Finished
 from tests.real.tiny import Silent, request, targets
@@ -54,6 +59,33 @@ def test_each_launch_asked_its_canaries_and_gave_the_nonce_back(finished: Finish
         assert record.battery.canaries
         assert all(one.passed for one in record.battery.canaries)
         assert (record.foreign_gpu, record.fallbacks) == (None, ())
+
+
+def test_a_real_bundle_is_signed_outside_the_processes_that_measured(finished: Finished) -> None:
+    """By the key of this machine, about every file, as the first of its chain; a reader without the key knows nobody."""
+    ring = Keys(finished.root / "home").keyring()
+    checked = verified(finished.bundle, finished.root, ring)
+    assert [(one.holds, "signed by development" in one.says) for one in checked] == [(True, True)]
+    (stranger,) = verified(finished.bundle, finished.root, Keyring())
+    assert (stranger.holds, "is not in the keyring" in stranger.says) == (False, True)
+    said = Ledgers(finished.root / "reports", ring).audit([load(finished.bundle)]).vouched[finished.bundle.name]
+    assert (said.attestation.serial, said.attestation.nonce) == (1, load(finished.bundle).bundle.nonce)
+
+
+def test_every_file_of_a_real_bundle_is_guarded(finished: Finished, tmp_path: Path) -> None:
+    """One bit flipped at its first, middle or last byte, or the file gone: found, with the file's name."""
+    ring, store = Keys(finished.root / "home").keyring(), tmp_path / "store"
+    shutil.copytree(finished.root / "reports", store)
+    place = store / "bundles" / finished.bundle.name
+    for path in sorted(found for found in place.rglob("*") if found.is_file()):
+        whole = path.read_bytes()
+        for at in (0, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            assert any(path.name in one.says for one in verified(place, store, ring) if not one.holds), (path, at)
+        path.unlink()
+        assert not all(one.holds for one in verified(place, store, ring)), path
+        path.write_bytes(whole)
+    assert all(one.holds for one in verified(place, store, ring))
 
 
 def test_pytest_benchmark_reads_the_evidence(finished: Finished) -> None:

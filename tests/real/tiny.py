@@ -7,7 +7,10 @@ from pathlib import Path
 from matrix import definitions
 from matrix.cell import Cell
 from matrix.job import Event, WorkloadSpec
+from matrix.keys import Keys
+from matrix.ledger import Ledgers, Notary
 from matrix.profile import Profile, Recipe, Sampling, StudentShape, TeacherShape
+from matrix.provenance import DEVELOPMENT
 from matrix.run import Request
 from matrix.store import Store
 from matrix.target import Executor, Targets, parse_targets
@@ -58,9 +61,12 @@ def request(
     resume: bool = False,
     **changes: object,
 ) -> Request:
-    """A run of a target at the tiny profile, below `root`."""
-    profile = PROFILE.model_copy(update=changes)
-    return Request(target, profile, WorkloadSpec(), Store(root / "reports"), cache or root / "cache", resume, executor)
+    """A run of a target at the tiny profile, below `root`, signed by a development key that lies there too."""
+    profile, keys = PROFILE.model_copy(update=changes), Keys(root / "home")
+    mine = keys.signing(DEVELOPMENT)
+    notary = Notary(Ledgers(root / "reports", keys.keyring()), (mine,))
+    store, kept = Store(root / "reports"), cache or root / "cache"
+    return Request(target, profile, WorkloadSpec(), store, kept, resume, executor, notary)
 
 
 class Silent:
