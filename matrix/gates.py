@@ -47,7 +47,8 @@ class Case:
         """Why there is no verdict but invalid: what is torn, changed, gone without being revoked, or forked."""
         changed = [f"{one.name}: {one.faults[0]}" for one in self.evidence if one.faults]
         revoked = withdrawals(self.ledger, policy)
-        gone = [gap for name, gap in sorted(self.ledger.gaps.items()) if name not in revoked]
+        remedy = "restore it, or have it revoked (`matrix revoke`)"
+        gone = [f"{gap}; {remedy}" for name, gap in sorted(self.ledger.gaps.items()) if name not in revoked]
         return [*self.torn, *sorted(changed), *gone, *self.ledger.faults]
 
 
@@ -94,7 +95,7 @@ def _against(gate: Gate, judged: Judged) -> str | None:
     if any(end is not None and math.isnan(end) for end in (finding.value, worst, best)):
         return "the evidence is not a number"
     if state.badge in {"revoked", "invalid"}:
-        return f"{state.badge} evidence: {state.reasons[0]}"
+        return f"no evidence: {state.reasons[0]}"
     if finding.launches == 0:
         return str(finding.doubts[0])
     if best is not None and not _keeps(gate, best):
@@ -298,7 +299,8 @@ def sentence(verdict: Verdict) -> str:
     """The verdict in one line for people."""
     counts = {answer: sum(result.answer == answer for result in verdict.results) for answer in _WORST}
     if verdict.invalid:
-        return f"{verdict.policy}: INVALID, {len(verdict.invalid)} faults in the evidence: {verdict.invalid[0]}"
+        faults = "1 fault" if len(verdict.invalid) == 1 else f"{len(verdict.invalid)} faults, the first"
+        return f"{verdict.policy}: INVALID, {faults} in the evidence: {verdict.invalid[0]}"
     if not verdict.results:
         return f"{verdict.policy}: FAIL, the policy has no gate, and nothing was asked"
     told = ", ".join(f"{count} {answer}" for answer, count in counts.items() if count)
