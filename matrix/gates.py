@@ -111,7 +111,7 @@ def _unbelieved(gate: Gate, judged: Judged) -> str:
     worst = _bound(gate, judged)[0]
     kept = worst is not None and math.isfinite(worst) and _keeps(gate, worst)
     reason = next(reason for reason in state.reasons if reason.rule == "role")
-    return f"{reason}; {'the bound keeps the limit' if kept else 'and the bounds do not decide either'}"
+    return f"{reason}; {'the bound alone would keep the limit' if kept else 'and the bounds do not decide either'}"
 
 
 def _lacking(gate: Gate, policy: Policy, judged: Judged) -> str | None:
@@ -221,14 +221,20 @@ def _results(
 
 def _granted(policy: Policy, case: Case) -> list[Granted]:
     """Waivers that hold today: of this policy as it is, signed by those who may, and not expired."""
-    now, asked = case.today.now.astimezone(UTC), policy.signatures.waiver
-    return [
-        one
-        for one in sorted(case.ledger.granted, key=lambda one: one.waiver.name)
-        if one.waiver.policy == policy.sha256
-        and asked.accepts(one.signers)
-        and datetime.fromisoformat(one.waiver.created) <= now < datetime.fromisoformat(one.waiver.expires)
-    ]
+    every = sorted(case.ledger.granted, key=lambda one: one.waiver.name)
+    return [one for one in every if idle(one, policy, case.today) is None]
+
+
+def idle(granted: Granted, policy: Policy, today: Today) -> str | None:
+    """Why a waiver does not hold today; None where it does."""
+    waiver, now, asked = granted.waiver, today.now.astimezone(UTC), policy.signatures.waiver
+    if not asked.accepts(granted.signers):
+        return f"the policy asks for {asked}"
+    if waiver.policy != policy.sha256:
+        return f"it is of another policy, {waiver.policy[:12]}"
+    if now < datetime.fromisoformat(waiver.created):
+        return f"it begins on {waiver.created[:10]}"
+    return f"it ended on {waiver.expires[:10]}" if now >= datetime.fromisoformat(waiver.expires) else None
 
 
 def _waived(results: Sequence[GateResult], granted: Sequence[Granted]) -> tuple[GateResult, ...]:
