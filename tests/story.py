@@ -143,7 +143,8 @@ def _dressed(one: Evidence, rmse: float) -> Evidence:
     battery = Battery(device=target.partition("-")[0], canaries=(canary,), tensors=_tensors(rmse))
     told = {"host": HOSTS[target], "battery": battery}
     records = tuple(record.model_copy(update=told) for record in one.bundle.launches)
-    data = one.bundle.prepared.data.model_copy(update={"source": SOURCE})
+    split = one.bundle.prepared.data.evaluation.model_copy(update={"examples": EXAMPLES})
+    data = one.bundle.prepared.data.model_copy(update={"source": SOURCE, "evaluation": split})
     prepared = one.bundle.prepared.model_copy(update={"data": data})
     return replace(one, bundle=one.bundle.model_copy(update={"launches": records, "prepared": prepared}))
 

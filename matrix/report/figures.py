@@ -88,7 +88,7 @@ def _function_rows(evidence: Evidence, numbers: Numbers) -> Iterator[Row]:
 
 def _latency_rows(evidence: Evidence, numbers: Numbers) -> Iterator[Row]:
     cells = [cell for cell in cells_of(evidence, "inference_latency") if cell.mode == "warm"]
-    for length in evidence.bundle.profile.latency_lengths:
+    for length in (one for one in evidence.bundle.profile.latency_lengths if one in {cell.length for cell in cells}):
         yield Row("own lengths" if length == "data" else f"{length} tokens")
         for cell in cells:
             found, tail = numbers.get((cell.id, "p50_s")), numbers.get((cell.id, "p95_s"))

@@ -13,7 +13,7 @@ from matrix.report.page import Page
 
 def coded(text: str) -> Markup:
     """`text` escaped, what stands between backticks as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))  # noqa: S704 - escaped before it is marked
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before it is marked
 
 
 def render(page: Page) -> str:

@@ -81,10 +81,9 @@ def _suites(material: Material, evidence: Evidence) -> list[Section]:
 
 
 def _latencies(evidence: Evidence, numbers: Numbers) -> tuple[Table, ...]:
-    """A function's by its memory, a process' by its runtime."""
-    if functions.is_function(evidence):
-        return functions.warm(evidence, numbers), functions.cold(evidence, numbers)
-    return tables.latency(evidence, numbers), tables.cold(evidence, numbers)
+    """A function's by its memory, a process' by its runtime; none without a row."""
+    makers = (functions.warm, functions.cold) if functions.is_function(evidence) else (tables.latency, tables.cold)
+    return tuple(table for make in makers if (table := make(evidence, numbers)).rows)
 
 
 def _explained(material: Material, evidence: Evidence) -> str:
