@@ -7,6 +7,7 @@ measured. Keys come from fixed seeds and dates are fixed, so that every run tell
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -240,6 +241,21 @@ class Story:
         judged = case.judged(by, by.evidence.display_days, CONFIDENCE)
         planned = [compare(one, judged) for one in estimates().estimate]
         return Material(case, judged, decide(by, case), planned, by)
+
+
+def held(path: Path, text: str) -> None:
+    """`text` is what the golden file at `path` holds; `UPDATE_GOLDEN=1` writes it anew."""
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8"), f"{path.name}: UPDATE_GOLDEN=1 writes it anew, to be read"
+
+
+def called(text: str, names: Sequence[str]) -> str:
+    """`text` with each bundle under its place in the story: names are digests, and change with every field of a bundle."""
+    for name, place in zip(names, ("mps-1", "cuda-h200-2", "cuda-a100-3"), strict=False):
+        text = text.replace(name, place)
+    return text
 
 
 def contradicted(root: Path) -> tuple[Story, Sequence[str]]:
