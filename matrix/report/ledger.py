@@ -110,7 +110,7 @@ def _waiver(material: Material, granted: Granted) -> tuple[Entry, ...]:
     return (
         Entry(waiver.name),
         Entry(f"gate {waiver.gate}", f"target {waiver.target}, cell {waiver.cell}"),
-        Entry(f"counts for nothing: {why_not}" if why_not else f"passes over {used} answers"),
+        Entry(f"counts for nothing: {why_not}" if why_not else f"passes over {used} of the answers"),
         Entry(waiver.why),
         Entry(by(granted.signers)),
         Entry(f"{waiver.created[:10]} to {waiver.expires[:10]}"),

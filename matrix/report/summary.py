@@ -43,7 +43,7 @@ def _lines(verdict: Verdict, policy: Policy) -> Iterator[str]:
         yield f"- **invalid evidence**: {escaped(fault)}\n"
     for waiver in verdict.waivers:
         roles = ", ".join(signer.role for signer in waiver.signers)
-        used = f"until {waiver.expires[:10]}, passes over {waiver.used} answers"
+        used = f"until {waiver.expires[:10]}, passes over {waiver.used} of the answers"
         yield f"- **waiver {escaped(waiver.name)}** by {roles} {used}: {escaped(waiver.why)}\n"
     yield "\n| Gate | Cell | Bound | Limit | State | Answer | Why |\n|---|---|---|---|---|---|---|\n"
     for result in sorted(verdict.results, key=_urgency):
