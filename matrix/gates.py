@@ -107,7 +107,8 @@ def _unbelieved(gate: Gate, judged: Judged) -> str:
     """Why no gate may rest on a number; of one that only the wrong role signed, also what it would have said."""
     state = judged.state
     if state.badge not in BELIEVED:
-        return f"{state.badge}: {state.reasons[0] if state.reasons else 'no reason was recorded'}"
+        reasons = judged.finding.doubts if state.badge == "degraded" else state.reasons
+        return f"{state.badge}: {reasons[0] if reasons else 'no reason was recorded'}"
     worst = _bound(gate, judged)[0]
     kept = worst is not None and math.isfinite(worst) and _keeps(gate, worst)
     reason = next(reason for reason in state.reasons if reason.rule == "role")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from matrix.report import markdown, page
 from matrix.signoff import exit_of
 from matrix.units import show
 from matrix.verdict import Judged
+from tests.making import QUIET
 from tests.story import Story, agreeing, asked, called, contradicted, differing, held, mac
 
 GOLDEN = Path(__file__).parent / "golden" / "story"
+BUSY = QUIET.model_copy(update={"steal_share": 0.2})
 WHY = "TF32 was on: its products were rounded"
 
 
@@ -135,6 +138,20 @@ def test_a_waiver_by_another_role_changes_nothing(tmp_path: Path, role: str) -> 
     story.waived("mps-*", "it is late", role=role)
     assert story.material().verdict == before
     assert before.policy_sha256 == asked().sha256
+
+
+def test_a_busy_mac_is_told_of_its_own_doubt_and_not_that_cuda_agrees(tmp_path: Path) -> None:
+    """Degraded comes before confirmed: the gate names what to mend."""
+    story, one = Story(tmp_path), mac()
+    busy = {
+        key: replace(found, evidence=found.evidence.model_copy(update={"load": BUSY}))
+        for key, found in one.measured.items()
+    }
+    story.measured(replace(one, measured=busy), "nightly-mps")
+    story.measured(agreeing(), "nightly-cuda")
+    ratio = next(result for result in story.material().verdict.results if result.gate == "mps-trainer-ratio")
+    assert (ratio.answer, ratio.badge) == ("undecided", "degraded")
+    assert ratio.why.startswith("degraded: cpu_steal: ")
 
 
 def test_the_story_says_that_it_was_made_by_hand() -> None:
