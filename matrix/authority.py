@@ -7,7 +7,7 @@ Each rule is of a kind of metric (matrix.compare). Every attempt counts, all com
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from matrix.bundle import Evidence
 from matrix.compare import RULED, Comparison, Seeded, adjusted, devices, same_time, trained
@@ -38,6 +38,28 @@ class Answer(NamedTuple):
     authority: Evidence
     attempt: Evidence
     comparison: Comparison
+
+
+_REMEDIES: Final = {
+    "confirmed": "nothing to do, they agree",
+    "contradicted": "find what differs: only a new environment, or a signed revocation of whichever is wrong, clears it",
+}
+"""What to do about a comparison; of one that cannot be told each reason says what would tell it."""
+
+
+def _told(answer: Answer, ours: Evidence) -> tuple[Reason, ...]:
+    """A comparison's reasons: with whom, of which attempt where it is another one, and what to do now."""
+    comparison = answer.comparison
+    whose = "" if answer.attempt is ours else f" (of the attempt {answer.attempt.name})"
+    return tuple(
+        reason.model_copy(
+            update={
+                "number": f"{reason.number}, beside {answer.authority.name}{whose}",
+                "remedy": _REMEDIES.get(comparison.answer, reason.remedy),
+            }
+        )
+        for reason in comparison.reasons
+    )
 
 
 class Authorities:
@@ -75,16 +97,16 @@ class Authorities:
 
     def _opinion(self, ours: Evidence, answers: list[Answer]) -> Opinion:
         """A contradiction of any attempt, by an authority of any age; else what fresh authorities say of this bundle."""
-        against = [one.comparison for one in answers if one.comparison.answer == "contradicted"]
+        against = [one for one in answers if one.comparison.answer == "contradicted"]
         if against:
-            return Opinion("contradicted", tuple(reason for one in against for reason in one.reasons))
+            return Opinion("contradicted", tuple(reason for one in against for reason in _told(one, ours)))
         mine = [one for one in answers if one.attempt is ours and not self.standing.stale[one.authority.name]]
         agreeing = [one for one in mine if one.comparison.answer == "confirmed"]
         if agreeing:
             best = max(agreeing, key=lambda one: self.standing.accepted(one.authority))
-            return Opinion("confirmed", best.comparison.reasons, self.standing.accepted(best.authority))
+            return Opinion("confirmed", _told(best, ours), self.standing.accepted(best.authority))
         if mine:
-            return Opinion("inconclusive", tuple(reason for one in mine for reason in one.comparison.reasons))
+            return Opinion("inconclusive", tuple(reason for one in mine for reason in _told(one, ours)))
         return Opinion("unconfirmed", (self._nobody(ours),))
 
     def _nobody(self, ours: Evidence) -> Reason:
@@ -93,8 +115,8 @@ class Authorities:
         names = " or ".join("CUDA" if group == "cuda" else group for group in groups)
         return Reason(
             rule="authority",
-            number=f"no fresh {names} bundle of this workload, on another host and signed in another role",
-            threshold="one",
+            number=f"no fresh {names} bundle of this workload, from another host and signed in another role",
+            threshold="at least one",
             remedy="measure it there (`matrix run`, same data and profile, --student this checkpoint)",
         )
 

@@ -59,17 +59,22 @@ def too_few(what: str, n: int, least: int) -> Comparison:
     return unsaid(f"{n} {what}", f"at least {least}")
 
 
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 1e-4 else "below 0.0001"  # noqa: PLR2004 - the last digit that is shown
+
+
 def _kept(found: Comparison, p: float, several: int) -> Comparison:
-    """A comparison after its p-value was adjusted to `p` among `several`."""
-    if found.answer != "confirmed" or p <= LEVEL:
+    """A comparison after its p-value was adjusted to `p` among `several`; one that would confirm tells both."""
+    if found.answer != "confirmed":
         return found
     reason = Reason(
         rule="holm",
-        number=f"p {found.p:.4f}, {p:.4f} adjusted over {several} comparisons",
+        number=f"p {_p(found.p)}, {_p(p)} adjusted over {several} comparison{'s' if several > 1 else ''}",
         threshold=f"at most {LEVEL}",
         remedy="measure more examples or launches",
     )
-    return replace(found, answer="inconclusive", reasons=(*found.reasons, reason))
+    answer: Answer = "confirmed" if p <= LEVEL else "inconclusive"
+    return replace(found, answer=answer, reasons=(*found.reasons, reason))
 
 
 def adjusted(comparisons: Mapping[Key, Comparison]) -> dict[Key, Comparison]:

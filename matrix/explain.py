@@ -5,21 +5,22 @@ A view: it prints what judgement already found, and finds nothing itself.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 
 from matrix.bundle import Evidence
 from matrix.catalog import METRICS
 from matrix.errors import UsageError
-from matrix.findings import QUANTILES, launch_values
+from matrix.findings import QUANTILES, launch_values, paired_log_ratios
 from matrix.gates import Case, decide, limit_of
 from matrix.number import CONFIDENCE, reference_of
 from matrix.policy import Policy
 from matrix.quality import outputs_of
 from matrix.ranks import upper_rank
-from matrix.standing import isa_of
+from matrix.standing import STALE, isa_of
 from matrix.units import DASH, show, show_interval
-from matrix.verdict import PRECEDENCE, Finding, GateResult, Judged, Verdict
+from matrix.verdict import PRECEDENCE, Finding, GateResult, Judged, Reason, Verdict
 
 _WIDE = 132
 Step = tuple[str, str]
@@ -49,22 +50,54 @@ def _signature(one: Evidence, case: Case, policy: Policy) -> Iterator[Step]:
 
 
 def _launches(one: Evidence, finding: Finding) -> Iterator[Step]:
-    """What each launch says: values over launches for a time, counts over examples for a quality."""
+    """What each launch says: values over launches for a time, pairs for a ratio, counts over examples for a quality."""
     if finding.kind in {"quality", "export_delta"}:
         yield from _examples(one, finding)
         return
     measured = one.launches_of(finding.cell.id)
     yield "launches", f"measured in {len(measured)} of {len(one.bundle.launches)}"
+    yield from _lost(one, finding)
+    if finding.metric == "ratio":
+        yield from _pairs(one, finding)
+        return
     values = launch_values(one, finding.cell, finding.metric)
     for (index, launch), value in zip(sorted(measured.items()), values, strict=False):
-        text = show(value, finding.unit)
-        if q := QUANTILES.get(finding.metric):
-            n, rank = len(launch.samples), upper_rank(len(launch.samples), q, CONFIDENCE)
-            bound = show(sorted(launch.samples)[rank - 1], finding.unit) if rank else "none"
-            text += f" of {n} samples; bound {bound}" + (
-                f", the sample of rank {rank} (binomial, 95 %)" if rank else ""
-            )
-        yield f"launch {index}", text
+        yield f"launch {index}", show(value, finding.unit) + _ranked(list(launch.samples), finding)
+
+
+def _lost(one: Evidence, finding: Finding) -> Iterator[Step]:
+    """The last line of what each launch says that did not measure the cell."""
+    for record in one.bundle.launches:
+        for outcome in record.outcomes:
+            if outcome.cell == finding.cell.id and outcome.error:
+                yield f"launch {record.index}", f"{outcome.state}: {outcome.error.strip().splitlines()[-1]}"
+
+
+def _ranked(samples: list[float], finding: Finding) -> str:
+    """Which sample of a launch bounds a quantile; nothing for what is no quantile."""
+    q = QUANTILES.get(finding.metric)
+    if q is None:
+        return ""
+    rank = upper_rank(len(samples), q, CONFIDENCE)
+    if not rank:
+        return f" of {len(samples)} samples, too few for a bound"
+    bound = sorted(samples)[rank - 1]
+    worst = ", the worst launch" if bound == finding.bound_high else ""
+    shown = show(bound, finding.unit)
+    return f" of {len(samples)} samples; bound {shown}, the sample of rank {rank} (binomial, 95 %){worst}"
+
+
+def _pairs(one: Evidence, finding: Finding) -> Iterator[Step]:
+    """The ratio of medians in each launch that ran both variants."""
+    reference = reference_of(finding.cell, one.bundle.planned)
+    if reference is None:
+        return
+    ours, theirs = one.launches_of(finding.cell.id), one.launches_of(reference.id)
+    both = sorted(set(ours) & set(theirs))
+    for index, log in zip(both, paired_log_ratios(ours, theirs), strict=False):
+        value = math.exp(log)
+        worst = ", the worst launch" if value == finding.bound_high else ""
+        yield f"launch {index}", f"{show(value, finding.unit)}, median beside that of {reference.variant}{worst}"
 
 
 def _examples(one: Evidence, finding: Finding) -> Iterator[Step]:
@@ -79,6 +112,9 @@ def _examples(one: Evidence, finding: Finding) -> Iterator[Step]:
 
 
 def _number(finding: Finding) -> Iterator[Step]:
+    if finding.launches == 0:
+        yield "number", "none: no launch measured it"
+        return
     value, interval = show(finding.value, finding.unit), show_interval(finding.low, finding.high, finding.unit)
     how = "over launches" if finding.confidence != CONFIDENCE else "over examples"
     yield "number", f"{value}, 95 % interval {interval} {how}"
@@ -86,10 +122,36 @@ def _number(finding: Finding) -> Iterator[Step]:
     yield "bounds", f"at least {low}, at most {high}; each at {100 * finding.confidence:.1f} %"
 
 
+def _speakers(finding: Finding, case: Case) -> Iterator[Step]:
+    """Who may say that the number is true: as the targets are defined."""
+    target, kind = case.targets.of(finding.target), finding.kind
+    groups = " or ".join(target.confirmed_by.get(kind, ()))
+    if kind in target.authority:
+        yield "authority", f"{finding.target} itself, for its {kind}"
+    if kind in target.emulates:
+        yield "authority", f"not {finding.target}, which imitates its {kind}"
+    if groups:
+        yield "authority", f"{groups} may confirm its {kind}"
+    elif kind not in target.authority:
+        yield "authority", f"nobody: no other machine can confirm the {kind} of {finding.target}"
+
+
+def _step_of(reason: Reason, finding: Finding) -> str:
+    """Which step of the derivation a reason belongs to."""
+    if reason in finding.doubts:
+        return "doubt"
+    if reason in finding.faults:
+        return "fault"
+    names = {"revoked": "revoked", "role": "signers", "holm": "set"} | dict.fromkeys(STALE, "age")
+    return names.get(reason.rule, "reason")
+
+
 def _state(judged: Judged) -> Iterator[Step]:
-    state = judged.state
+    state, finding = judged.state, judged.finding
     for reason in state.reasons:
-        yield "reason", str(reason)
+        yield _step_of(reason, finding), str(reason)
+    if not finding.doubts and not finding.faults:
+        yield "doubts", "none about how it was measured"
     yield "trust", f"{state.trust}; {state.origin}, {state.validity}, {state.freshness}"
     asked = PRECEDENCE[: PRECEDENCE.index(state.badge) + 1]
     yield "badge", " > ".join(f"{badge} {'yes' if badge == state.badge else 'no'}" for badge in asked)
@@ -100,13 +162,14 @@ def _state(judged: Judged) -> Iterator[Step]:
 def _gates(finding: Finding, verdict: Verdict, policy: Policy) -> Iterator[Step]:
     asked = [result for result in verdict.results if _about(result, finding)]
     for result in asked:
-        says = (
-            f"{result.answer}: bound {show(result.bound, result.unit)}, limit {limit_of(result, policy)}; {result.why}"
-        )
+        by = f" (of {result.bundle})" if result.bundle not in (None, finding.bundle) else ""
+        says = f"{result.answer}{by}: bound {show(result.bound, result.unit)}, limit {limit_of(result, policy)}; {result.why}"
         waived = f"; waived by {result.waived_by}" if result.waived_by else ""
-        yield f"gate {result.gate}", says + waived
+        yield "gate", f"{result.gate}: {says}{waived}"
     if not asked:
-        yield "gates", f"none of {policy.name} asks for it"
+        yield "gate", f"none of {policy.name} asks for it"
+    if verdict.invalid:
+        yield "verdict", f"invalid, whatever a gate says: {verdict.invalid[0]}"
 
 
 def _about(result: GateResult, finding: Finding) -> bool:
@@ -134,11 +197,12 @@ def _matching(judged: Sequence[Judged], cell: str, metric: str | None, target: s
 def _text(judged: Judged, steps: Sequence[Step]) -> Iterator[str]:
     finding = judged.finding
     title = f"{METRICS[finding.metric].title} ({finding.metric}) of {finding.cell.id} on {finding.target}"
-    yield f"{title}: {show(finding.value, finding.unit)}, {judged.state.badge}"
+    accepted = "" if judged.state.accepted else ", not accepted"
+    yield f"{title}: {show(finding.value, finding.unit)}, {judged.state.badge}{accepted}"
     for name, answer in steps:
-        body = textwrap.wrap(answer, _WIDE - 24, break_long_words=False) or [""]
-        yield f"  {name:<20}  {body[0]}"
-        yield from (f"{'':24}{line}" for line in body[1:])
+        body = textwrap.wrap(answer, _WIDE - 14, break_long_words=False, break_on_hyphens=False) or [""]
+        yield f"  {name:<10}  {body[0]}"
+        yield from (f"{'':14}{line}" for line in body[1:])
 
 
 def explain(case: Case, policy: Policy, cell: str, *, metric: str | None = None, target: str | None = None) -> str:
@@ -153,6 +217,6 @@ def explain(case: Case, policy: Policy, cell: str, *, metric: str | None = None,
     for one in _matching(judged, cell, metric, target):
         bundle, finding = bundles[one.finding.bundle], one.finding
         steps = [*_evidence(bundle), *_signature(bundle, case, policy), *_launches(bundle, finding), *_number(finding)]
-        steps += [*_state(one), *_gates(finding, verdict, policy)]
+        steps += [*_speakers(finding, case), *_state(one), *_gates(finding, verdict, policy)]
         parts.append("\n".join(_text(one, steps)))
     return "\n\n".join(parts)

@@ -47,7 +47,8 @@ class Case:
         """Why there is no verdict but invalid: what is torn, changed, gone without being revoked, or forked."""
         changed = [f"{one.name}: {one.faults[0]}" for one in self.evidence if one.faults]
         revoked = withdrawals(self.ledger, policy)
-        gone = [gap for name, gap in sorted(self.ledger.gaps.items()) if name not in revoked]
+        remedy = "restore it, or have it revoked (`matrix revoke`)"
+        gone = [f"{gap}; {remedy}" for name, gap in sorted(self.ledger.gaps.items()) if name not in revoked]
         return [*self.torn, *sorted(changed), *gone, *self.ledger.faults]
 
 
@@ -94,7 +95,7 @@ def _against(gate: Gate, judged: Judged) -> str | None:
     if any(end is not None and math.isnan(end) for end in (finding.value, worst, best)):
         return "the evidence is not a number"
     if state.badge in {"revoked", "invalid"}:
-        return f"{state.badge} evidence: {state.reasons[0]}"
+        return f"no evidence: {state.reasons[0]}"
     if finding.launches == 0:
         return str(finding.doubts[0])
     if best is not None and not _keeps(gate, best):
@@ -106,11 +107,12 @@ def _unbelieved(gate: Gate, judged: Judged) -> str:
     """Why no gate may rest on a number; of one that only the wrong role signed, also what it would have said."""
     state = judged.state
     if state.badge not in BELIEVED:
-        return f"{state.badge}: {state.reasons[0] if state.reasons else 'no reason was recorded'}"
+        reasons = judged.finding.doubts if state.badge == "degraded" else state.reasons
+        return f"{state.badge}: {reasons[0] if reasons else 'no reason was recorded'}"
     worst = _bound(gate, judged)[0]
     kept = worst is not None and math.isfinite(worst) and _keeps(gate, worst)
     reason = next(reason for reason in state.reasons if reason.rule == "role")
-    return f"{reason}; {'the bound keeps the limit' if kept else 'and the bounds do not decide either'}"
+    return f"{reason}; {'the bound alone would keep the limit' if kept else 'and the bounds do not decide either'}"
 
 
 def _lacking(gate: Gate, policy: Policy, judged: Judged) -> str | None:
@@ -220,14 +222,20 @@ def _results(
 
 def _granted(policy: Policy, case: Case) -> list[Granted]:
     """Waivers that hold today: of this policy as it is, signed by those who may, and not expired."""
-    now, asked = case.today.now.astimezone(UTC), policy.signatures.waiver
-    return [
-        one
-        for one in sorted(case.ledger.granted, key=lambda one: one.waiver.name)
-        if one.waiver.policy == policy.sha256
-        and asked.accepts(one.signers)
-        and datetime.fromisoformat(one.waiver.created) <= now < datetime.fromisoformat(one.waiver.expires)
-    ]
+    every = sorted(case.ledger.granted, key=lambda one: one.waiver.name)
+    return [one for one in every if idle(one, policy, case.today) is None]
+
+
+def idle(granted: Granted, policy: Policy, today: Today) -> str | None:
+    """Why a waiver does not hold today; None where it does."""
+    waiver, now, asked = granted.waiver, today.now.astimezone(UTC), policy.signatures.waiver
+    if not asked.accepts(granted.signers):
+        return f"the policy asks for {asked}"
+    if waiver.policy != policy.sha256:
+        return f"it is of another policy, {waiver.policy[:12]}"
+    if now < datetime.fromisoformat(waiver.created):
+        return f"it begins on {waiver.created[:10]}"
+    return f"it ended on {waiver.expires[:10]}" if now >= datetime.fromisoformat(waiver.expires) else None
 
 
 def _waived(results: Sequence[GateResult], granted: Sequence[Granted]) -> tuple[GateResult, ...]:
@@ -298,7 +306,8 @@ def sentence(verdict: Verdict) -> str:
     """The verdict in one line for people."""
     counts = {answer: sum(result.answer == answer for result in verdict.results) for answer in _WORST}
     if verdict.invalid:
-        return f"{verdict.policy}: INVALID, {len(verdict.invalid)} faults in the evidence: {verdict.invalid[0]}"
+        faults = "1 fault" if len(verdict.invalid) == 1 else f"{len(verdict.invalid)} faults, the first"
+        return f"{verdict.policy}: INVALID, {faults} in the evidence: {verdict.invalid[0]}"
     if not verdict.results:
         return f"{verdict.policy}: FAIL, the policy has no gate, and nothing was asked"
     told = ", ".join(f"{count} {answer}" for answer, count in counts.items() if count)

@@ -1,4 +1,7 @@
-"""A verdict as JUnit XML, so that CI shows each requirement. A missing cell is a failure and never skipped."""
+"""A verdict as JUnit XML, so that CI shows each requirement. A missing cell is a failure and never skipped.
+
+A waived requirement is no failure; its answer, its waiver and its reason are what the case printed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ def _case(suite: Element, result: GateResult) -> None:
     case = SubElement(
         suite, "testcase", classname=f"{result.gate}.{result.target}", name=f"{result.cell} {result.metric}"
     )
-    if result.answer == "fail":
+    if result.waived_by:
+        SubElement(case, "system-out").text = f"{result.answer}, waived by {result.waived_by}: {result.why}"
+    elif result.answer == "fail":
         SubElement(case, "failure", message=result.why)
     elif result.answer == "undecided":
         SubElement(case, "error", message=result.why)
@@ -19,11 +24,11 @@ def _case(suite: Element, result: GateResult) -> None:
 
 def render(verdict: Verdict) -> str:
     """The verdict as JUnit XML text; an empty policy and invalid evidence are failing cases of their own."""
-    answers = [result.answer for result in verdict.results]
+    answers = [result.answer for result in verdict.results if result.waived_by is None]
     empty = not verdict.results
     failures = answers.count("fail") + len(verdict.invalid) + empty
     errors = answers.count("undecided")
-    total = len(answers) + len(verdict.invalid) + empty
+    total = len(verdict.results) + len(verdict.invalid) + empty
     suite = Element(
         "testsuite", name=verdict.policy, tests=str(total), failures=str(failures), errors=str(errors), skipped="0"
     )

@@ -172,8 +172,8 @@ def withdrawals(ledger: Ledger, policy: Policy) -> dict[str, Reason]:
     return {
         one.revocation.bundle: Reason(
             rule="revoked",
-            number=f"{one.revocation.why} ({', '.join(signer.role for signer in one.signers)})",
-            threshold="not revoked",
+            number=f"{one.revocation.why}, says {', '.join(signer.role for signer in one.signers)}",
+            threshold="a bundle that nobody withdrew",
             remedy="measure again",
         )
         for one in ledger.withdrawn

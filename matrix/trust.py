@@ -59,7 +59,7 @@ class Judge:
             threshold = f"the policy accepts {asked or 'nobody'}"
             found.append(Reason(rule="role", number=f"signed by {roles}", threshold=threshold, remedy=remedy))
         if opinion and not opinion.accepted:
-            number = "whoever confirms it is not whom the policy asks for"
+            number = "what confirms it is signed by nobody whom the policy asks for"
             found.append(Reason(rule="role", number=number, threshold="an accepted role", remedy=remedy))
         return found
 

@@ -8,7 +8,8 @@ from matrix.confirm import Comparison, adjusted
 def test_a_lonely_confirmation_stands_and_one_of_many_may_not() -> None:
     """P 0.0123 passes alone; beside eight others it is 0.1107, and inconclusive for that reason."""
     sure, near = Comparison("confirmed", (), 0.0), Comparison("confirmed", (), 0.0123)
-    assert adjusted({"near": near}) == {"near": near}
+    (alone,) = adjusted({"near": near}).values()
+    assert (alone.answer, alone.reasons[0].number) == ("confirmed", "p 0.0123, 0.0123 adjusted over 1 comparison")
     others = {f"untold {i}": Comparison("inconclusive", (), 1.0) for i in range(8)}
     found = adjusted({"near": near, **others})
     (reason,) = found["near"].reasons
@@ -16,7 +17,12 @@ def test_a_lonely_confirmation_stands_and_one_of_many_may_not() -> None:
     assert str(reason) == (
         "holm: p 0.0123, 0.1107 adjusted over 9 comparisons (at most 0.05); measure more examples or launches"
     )
-    assert adjusted({"near": near, "sure": sure}) == {"near": near, "sure": sure}
+    pair = adjusted({"near": near, "sure": sure})
+    assert [one.answer for one in pair.values()] == ["confirmed", "confirmed"]
+    assert [one.reasons[0].number for one in pair.values()] == [
+        "p 0.0123, 0.0123 adjusted over 2 comparisons",
+        "p below 0.0001, below 0.0001 adjusted over 2 comparisons",
+    ]
 
 
 def test_contradictions_stay_and_count() -> None:

@@ -224,7 +224,7 @@ def test_torn_evidence_never_passes() -> None:
     """A bundle that cannot be read makes the verdict invalid, however good the others are."""
     found = verdict([timed(0.010)], LATENCY, torn=["x: torn"])
     assert found.answer == "fail"
-    assert sentence(found).startswith("mangaassist-production: INVALID, 1 faults in the evidence: x: torn")
+    assert sentence(found).startswith("mangaassist-production: INVALID, 1 fault in the evidence: x: torn")
 
 
 @pytest.mark.parametrize(

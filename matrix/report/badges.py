@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from matrix.verdict import PRECEDENCE, Judged
+from matrix.verdict import BELIEVED, PRECEDENCE, Judged, State
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,19 @@ MARKS: Final[dict[str, Mark]] = {
         "✓", "trusted", "good", "measured on the target that is the authority for it, minima met, health good"
     ),
     "confirmed": Mark(
-        "✓", "confirmed", "good", "not the authority, but a fresh CUDA bundle of the same workload agrees"
+        "✓", "confirmed", "good", "not the authority, but a fresh bundle of one, of the same workload, agrees"
+    ),
+    "trusted, not accepted": Mark(
+        "?",
+        "trusted, not accepted",
+        "doubt",
+        "as trusted, but nobody whom the policy asks for signed it: no gate may rest on it",
+    ),
+    "confirmed, not accepted": Mark(
+        "?",
+        "confirmed, not accepted",
+        "doubt",
+        "as confirmed, but nobody whom the policy asks for signed it, or what confirms it: no gate may rest on it",
     ),
     "unconfirmed": Mark(
         "?", "unconfirmed", "doubt", "measured, and no authority has confirmed it: no gate may rest on it"
@@ -36,8 +49,13 @@ MARKS: Final[dict[str, Mark]] = {
     "emulated": Mark("◌", "emulated", "doubt", "measured on an imitation of the service"),
     "estimate": Mark("~", "estimate", "doubt", "planned and not measured"),
     "stale": Mark("◷", "stale", "doubt", "too old, or measured with other suites"),
-    "invalid": Mark("⊘", "invalid", "bad", "no evidence: changed files, an uncommitted tree, a clock that failed"),
-    "revoked": Mark("⊗", "revoked", "bad", "withdrawn by its signer"),
+    "invalid": Mark(
+        "⊘",
+        "invalid",
+        "bad",
+        "no evidence: unsigned, changed files, an uncommitted tree, a canary that failed",
+    ),
+    "revoked": Mark("⊗", "revoked", "bad", "withdrawn by a signed revocation: it says nothing, for or against"),
     "not measured": Mark("·", "not measured", "none", "planned here, and no bundle holds it"),
     "excluded": Mark("–", "excluded", "none", "cannot be here; the plan says why"),  # noqa: RUF001 - a dash that looks like one
     "failed": Mark("!", "failed", "bad", "planned, and raised in every launch"),
@@ -50,7 +68,18 @@ MARKS: Final[dict[str, Mark]] = {
 }
 
 
-def worst(judged: list[Judged]) -> str:
-    """The badge that a summary of several numbers must show: the first of the precedence that any of them has."""
-    held = {one.state.badge for one in judged if one.finding.value is not None}
-    return next((badge for badge in PRECEDENCE if badge in held), "failed")
+_UNACCEPTED: Final = tuple(f"{badge}, not accepted" for badge in PRECEDENCE if badge in BELIEVED)
+ORDER: Final = (*(badge for badge in PRECEDENCE if badge not in BELIEVED), *_UNACCEPTED, "confirmed", "trusted")
+"""Marks of states, the worst first."""
+
+
+def mark_of(state: State) -> str:
+    """The mark of a state: its badge, which never looks like one to rest on where the policy accepts no signer."""
+    unaccepted = state.badge in BELIEVED and not state.accepted
+    return f"{state.badge}, not accepted" if unaccepted else state.badge
+
+
+def worst(judged: Sequence[Judged]) -> str:
+    """The mark that a summary of several numbers must show: that of the worst of them."""
+    held = {mark_of(one.state) for one in judged if one.finding.value is not None}
+    return next((mark for mark in ORDER if mark in held), "failed")

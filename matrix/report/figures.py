@@ -11,7 +11,7 @@ from matrix.findings import PART
 from matrix.policy import Policy
 from matrix.ranks import quantile
 from matrix.report import functions, packaging
-from matrix.report.badges import MARKS
+from matrix.report.badges import MARKS, mark_of
 from matrix.report.material import cells_of
 from matrix.report.svg import Axis, Row, plot
 from matrix.report.tables import Numbers, length_of, name_of
@@ -29,7 +29,7 @@ class Figure:
 
 def _row(label: str, judged: Judged, points: tuple[float, ...], bound: float | None = None) -> Row:
     finding = judged.finding
-    return Row(label, finding.value, finding.low, finding.high, points, bound, MARKS[judged.state.badge].tone)
+    return Row(label, finding.value, finding.low, finding.high, points, bound, MARKS[mark_of(judged.state)].tone)
 
 
 def _medians(evidence: Evidence, cell: Cell) -> tuple[float, ...]:
@@ -88,7 +88,7 @@ def _function_rows(evidence: Evidence, numbers: Numbers) -> Iterator[Row]:
 
 def _latency_rows(evidence: Evidence, numbers: Numbers) -> Iterator[Row]:
     cells = [cell for cell in cells_of(evidence, "inference_latency") if cell.mode == "warm"]
-    for length in evidence.bundle.profile.latency_lengths:
+    for length in (one for one in evidence.bundle.profile.latency_lengths if one in {cell.length for cell in cells}):
         yield Row("own lengths" if length == "data" else f"{length} tokens")
         for cell in cells:
             found, tail = numbers.get((cell.id, "p50_s")), numbers.get((cell.id, "p95_s"))
@@ -115,7 +115,7 @@ def packaged(evidence: Evidence, numbers: Numbers) -> Figure:
     whole, cell = packaging.measured_image(evidence), packaging.image_cell(evidence)
     size = numbers.get((cell.id, "image_bytes")) if cell else None
     facts = whole.evidence.facts if whole and size else {}
-    tone = MARKS[size.state.badge].tone if size else "none"
+    tone = MARKS[mark_of(size.state)].tone if size else "none"
     parts = sorted(
         ((value, name.removeprefix(PART)) for name, value in facts.items() if name.startswith(PART)), reverse=True
     )

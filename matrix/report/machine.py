@@ -1,12 +1,17 @@
-"""The report for machines: verdict, every judged number with its reasons, every estimate. JSON, sorted keys, no NaN."""
+"""The report for machines: verdict, bundles, ledger, every judged number with its reasons. JSON, sorted keys, no NaN."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from matrix.bundle import Evidence
+from matrix.gates import idle
+from matrix.provenance import Granted, Signer
 from matrix.report.material import Material
+from matrix.standing import withdrawals
 from matrix.verdict import Judged
 
 
@@ -39,11 +44,63 @@ def _number(judged: Judged) -> dict[str, Any]:
     }
 
 
+def _signers(signers: Sequence[Signer]) -> list[dict[str, str]]:
+    return [{"key": one.key, "role": one.role} for one in signers]
+
+
+def _bundle(material: Material, evidence: Evidence) -> dict[str, Any]:
+    """Who vouches for a bundle, whether the policy accepts them, and whether it was revoked."""
+    said, asked = material.ledger.vouched.get(evidence.name), material.policy.signatures.of(evidence.bundle.target)
+    revoked = withdrawals(material.ledger, material.policy).get(evidence.name)
+    return {
+        "name": evidence.name,
+        "target": evidence.bundle.target,
+        "created": evidence.bundle.created,
+        "faults": list(evidence.faults),
+        "signers": _signers(said.signers if said else ()),
+        "number": said.attestation.serial if said else None,
+        "expires": said.attestation.expires if said else None,
+        "refused": material.ledger.refused.get(evidence.name),
+        "accepted": bool(said and asked and asked.accepts(said.signers)),
+        "revoked": revoked.number if revoked else None,
+    }
+
+
+def _ledger(material: Material) -> dict[str, Any]:
+    """Ends of the chains, what is missing, and what was withdrawn; `counts` where the policy accepts who signed it."""
+    ledger, asked = material.ledger, material.policy.signatures.revocation
+    return {
+        "heads": {key: head.model_dump() for key, head in ledger.heads.items()},
+        "faults": list(ledger.faults),
+        "gaps": dict(ledger.gaps),
+        "revocations": [
+            {
+                "bundle": one.revocation.bundle,
+                "created": one.revocation.created,
+                "why": one.revocation.why,
+                "signers": _signers(one.signers),
+                "counts": asked.accepts(one.signers),
+            }
+            for one in ledger.withdrawn
+        ],
+    }
+
+
+def _waiver(material: Material, granted: Granted) -> dict[str, Any]:
+    """A waiver; `idle` says why it does not hold today (None: it holds), `used` how many answers it passes over."""
+    used = sum(result.waived_by == granted.waiver.name for result in material.verdict.results)
+    why_not = idle(granted, material.policy, material.case.today)
+    return {**granted.waiver.model_dump(), "signers": _signers(granted.signers), "idle": why_not, "used": used}
+
+
 def render(material: Material) -> str:
     """The report as JSON text."""
     facts = {
         "made": material.case.today.now.isoformat(timespec="seconds"),
         "verdict": material.verdict.model_dump(mode="json"),
+        "bundles": [_bundle(material, one) for one in material.evidence],
+        "ledger": _ledger(material),
+        "waivers": [_waiver(material, one) for one in material.ledger.granted],
         "numbers": [_number(one) for one in material.judged],
         "estimates": [
             {

@@ -16,7 +16,8 @@ def escaped(text: str) -> str:
 
 def _entry(entry: Entry) -> str:
     mark = MARKS[entry.mark] if entry.mark else None
-    parts = [escaped(entry.text), escaped(entry.note), f"{mark.glyph} {mark.word}" if mark else ""]
+    text, note, told = escaped(entry.text), escaped(entry.note), f"{mark.glyph} {mark.word}" if mark else ""
+    parts = (text, note, told) if text else (told, note)
     return " ".join(part for part in parts if part)
 
 

@@ -11,6 +11,7 @@ from matrix.estimates import Comparison
 from matrix.gates import Case
 from matrix.plan import make_plan
 from matrix.policy import Policy
+from matrix.provenance import Ledger
 from matrix.target import Targets
 from matrix.verdict import Judged, Verdict
 
@@ -29,6 +30,11 @@ class Material:
     def evidence(self) -> list[Evidence]:
         """Every bundle that could be read, by age."""
         return sorted(self.case.evidence, key=lambda one: (one.bundle.created, one.name))
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the signatures come to."""
+        return self.case.ledger
 
     @property
     def targets(self) -> Targets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from matrix.bundle import Evidence
@@ -9,11 +10,13 @@ from matrix.catalog import METRICS, VARIANTS
 from matrix.cell import Cell, Plan
 from matrix.estimates import Comparison
 from matrix.gates import limit_of
-from matrix.report.badges import MARKS, worst
+from matrix.policy import Policy
+from matrix.report import ledger
+from matrix.report.badges import MARKS, mark_of, worst
 from matrix.report.material import Material
 from matrix.report.tables import Entry, Table, number
 from matrix.units import DASH, show, show_interval
-from matrix.verdict import Judged
+from matrix.verdict import GateResult, Judged, State
 
 
 @dataclass(frozen=True)
@@ -74,27 +77,30 @@ def heat_map(material: Material) -> Table:
     return Table("matrix", "The matrix", lead, head, tuple(rows))
 
 
+def _result(result: GateResult, states: Mapping[tuple[str, str, str], State], policy: Policy) -> tuple[Entry, ...]:
+    state = states.get((result.bundle or "", result.cell, result.metric))
+    mark = mark_of(state) if state and state.badge == result.badge else result.badge
+    return (
+        Entry(result.gate),
+        Entry(result.cell.split("/", 2)[2], result.target),
+        Entry(show(result.bound, result.unit), METRICS[result.metric].title, mark),
+        Entry(limit_of(result, policy)),
+        Entry("", f"waived by {result.waived_by}" if result.waived_by else "", result.answer),
+        Entry(result.why),
+    )
+
+
 def gates(material: Material) -> Table:
-    """Every requirement of the policy."""
-    rows = []
-    for result in material.verdict.results:
-        bound = show(result.bound, result.unit)
-        cell = result.cell.split("/", 2)[2]
-        rows.append(
-            (
-                Entry(result.gate),
-                Entry(cell, result.target),
-                Entry(bound, METRICS[result.metric].title, result.badge),
-                Entry(limit_of(result, material.policy)),
-                Entry("", mark=result.answer),
-                Entry(result.why),
-            )
-        )
+    """Every requirement of the policy, a waived one with its answer as it is."""
+    states = {(one.finding.bundle, one.finding.cell.id, one.finding.metric): one.state for one in material.judged}
+    rows = tuple(_result(result, states, material.policy) for result in material.verdict.results)
     lead = (
         "Judged on the bound, never on the value: "
         "pass needs the unfavourable bound of a believed number on the right side of the limit."
     )
-    return Table("gates", "Gates", lead, ("Gate", "Cell", "Bound", "Limit", "Answer", "Why"), tuple(rows))
+    if material.verdict.invalid:
+        lead = f"The evidence is invalid, and no answer of these counts. {lead}"
+    return Table("gates", "Gates", lead, ("Gate", "Cell", "Bound", "Limit", "Answer", "Why"), rows)
 
 
 def _range(comparison: Comparison) -> str:
@@ -135,7 +141,7 @@ def estimates(material: Material) -> Table:
 
 def bundles(material: Material) -> Table:
     """Every bundle that was read, newest first, and those that could not be."""
-    rows = []
+    rows: list[tuple[Entry, ...]] = []
     for one in reversed(material.evidence):
         bundle = one.bundle
         held = [judged for judged in material.judged if judged.finding.bundle == one.name]
@@ -151,19 +157,17 @@ def bundles(material: Material) -> Table:
                     f"{len(bundle.planned)} cells, {len(bundle.launches)} launches",
                     f"{lost} measurements lost" if lost else "",
                 ),
-                Entry("", mark=mark, hint="; ".join(one.faults)),
+                ledger.signed(material, one),
+                Entry("", ledger.revoked(material, one.name) or "; ".join(one.faults[:1]), mark, "; ".join(one.faults)),
             )
         )
-    rows += [
-        (Entry(torn), Entry(DASH), Entry(DASH), Entry(DASH), Entry(DASH), Entry("", mark="invalid"))
-        for torn in material.case.torn
-    ]
+    rows += [(Entry(torn), *[Entry(DASH)] * 5, Entry("", mark="invalid")) for torn in material.case.torn]
     lead = "The worst state of each bundle's numbers. Every attempt counts: a gate takes the worst fresh one."
     return Table(
         "bundles",
         "Bundles",
         lead,
-        ("Bundle", "Measured (UTC)", "Executor", "Attempt", "Holds", "Worst state"),
+        ("Bundle", "Measured (UTC)", "Executor", "Attempt", "Holds", "Signed by", "Worst state"),
         tuple(rows),
     )
 

@@ -1,17 +1,19 @@
-"""The report's order: verdict, matrix, suites a target, estimates, evidence, how to reproduce. Data for every view."""
+"""The report's order: verdict, matrix, gates, doubts, suites, estimates, evidence, ledger, how to reproduce. Data for views."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from matrix.bundle import Evidence
 from matrix.cell import Suite
 from matrix.gates import sentence
-from matrix.report import figures, functions, overview, packaging, provenance, tables
+from matrix.report import doubted, figures, functions, ledger, overview, packaging, provenance, tables
 from matrix.report.figures import Figure
 from matrix.report.material import Material, cells_of
 from matrix.report.tables import Numbers, Table
+from matrix.verdict import PRECEDENCE
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,14 @@ def _suites(material: Material, evidence: Evidence) -> list[Section]:
     name, title = evidence.bundle.target, material.targets.of(evidence.bundle.target).title
     profile = evidence.bundle.profile.name
     where = f"{title}, profile {profile}, bundle {evidence.name}, {evidence.bundle.executor}."
+    where = f"{where} {ledger.unaccepted(material, evidence)}".rstrip()
     parts: dict[Suite, Callable[[], Section]] = {
         "training_step": lambda: Section(
             f"training-{name}",
             f"Training step on {title}",
             where,
             (figures.training(evidence, numbers),),
-            (tables.training(evidence, numbers), tables.phases(evidence, numbers)),
+            (tables.training(evidence, numbers), *tables.phases(evidence, numbers)),
         ),
         "export_accuracy": lambda: Section(
             f"exports-{name}",
@@ -78,13 +81,20 @@ def _suites(material: Material, evidence: Evidence) -> list[Section]:
 
 
 def _latencies(evidence: Evidence, numbers: Numbers) -> tuple[Table, ...]:
-    """A function's by its memory, a process' by its runtime."""
-    if functions.is_function(evidence):
-        return functions.warm(evidence, numbers), functions.cold(evidence, numbers)
-    return tables.latency(evidence, numbers), tables.cold(evidence, numbers)
+    """A function's by its memory, a process' by its runtime; none without a row."""
+    makers = (functions.warm, functions.cold) if functions.is_function(evidence) else (tables.latency, tables.cold)
+    return tuple(table for make in makers if (table := make(evidence, numbers)).rows)
 
 
-def _reproduce(evidence: Evidence) -> Section:
+def _explained(material: Material, evidence: Evidence) -> str:
+    """How one number of the bundle is derived: one that a gate asks for, else its first."""
+    asked = [(result.cell, result.metric) for result in material.verdict.results if result.bundle == evidence.name]
+    held = [*asked, *material.of(evidence)]
+    cell, metric = held[0] if held else (evidence.bundle.planned[0].id, "METRIC")
+    return f"matrix explain {shlex.quote(cell)} --metric {metric} --target {evidence.bundle.target}"
+
+
+def _reproduce(material: Material, evidence: Evidence) -> Section:
     bundle = evidence.bundle
     options = [f"--profile {bundle.profile.name}", f"--seed {bundle.profile.recipe.seed}"]
     options += [
@@ -93,7 +103,8 @@ def _reproduce(evidence: Evidence) -> Section:
     commands = (
         f"git checkout {bundle.source.commit or '<the commit that measured, which this bundle does not know>'}",
         f"matrix run {bundle.target} {' '.join(options)}",
-        f"matrix verify reports/bundles/{evidence.name}",
+        f"matrix verify reports/bundles/{evidence.name}   # its files and its signature; `matrix verify reports`: every chain too",
+        _explained(material, evidence),
         f"pytest-benchmark compare reports/bundles/{evidence.name}/launches/*/benchmark.json",
     )
     title = f"How to reproduce {bundle.target}"
@@ -108,21 +119,44 @@ _METHOD = (
 )
 
 
+_STATES = (
+    "A number has an origin (estimate, emulated, measured), a validity, what those who may speak for it say (trust), and an "
+    f"age; its badge is the first that holds: {' > '.join(PRECEDENCE)}. States are derived from every bundle and the ledger on "
+    "the day of the report and stored nowhere. Only trusted and confirmed numbers, signed by whom the policy asks for, let a "
+    "gate pass. Every attempt counts: one contradiction beats any number of confirmations and does not age. A time under "
+    "emulation never lets a gate pass; only a run on the service itself could confirm it. A signature proves who and which "
+    "bytes, not honesty: that is what canaries, cross-checks and other hosts are for."
+)
+
+
+def _first(material: Material) -> list[Section]:
+    """What a reader needs before anything else: why there is no verdict where there is none, the matrix, the gates, the doubts."""
+    why, doubts = ledger.faults(material), doubted.table(material)
+    return [
+        *([Section("invalid", "Why no answer counts", tables=(why,))] if why.rows else []),
+        Section("matrix", "The matrix", tables=(overview.heat_map(material),)),
+        Section("gates", "Gates", tables=(overview.gates(material),)),
+        *([Section("doubted", doubts.title, tables=(doubts,))] if doubts.rows else []),
+    ]
+
+
 def build(material: Material) -> Page:
     """The report of `material`."""
     shown = [one for one in material.shown() if not one.faults]
+    chains = ledger.tables(material)
     sections = [
-        Section("matrix", "The matrix", tables=(overview.heat_map(material),)),
-        Section("gates", "Gates", tables=(overview.gates(material),)),
+        *_first(material),
         *(section for one in shown for section in _suites(material, one)),
         Section("estimates", "Estimates and measurements", tables=(overview.estimates(material),)),
         Section("evidence", "Evidence", tables=(overview.bundles(material),)),
-        *(_reproduce(one) for one in shown),
-        Section("method", "How to read it", _METHOD, tables=(overview.legend(),)),
+        *([Section("ledger", "Ledger", tables=chains)] if chains else []),
+        *(_reproduce(material, one) for one in shown),
+        Section("method", "How numbers are measured", _METHOD),
+        Section("states", "How states are derived", _STATES, tables=(overview.legend(),)),
     ]
     return Page(
         title="distill-matrix report",
-        answer=material.verdict.answer,
+        answer="invalid" if material.verdict.invalid else material.verdict.answer,
         sentence=sentence(material.verdict),
         made=material.case.today.now.strftime("%Y-%m-%d %H:%M UTC"),
         policy=f"{material.policy.name} {material.policy.sha256[:12]}",

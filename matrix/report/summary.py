@@ -15,7 +15,8 @@ from matrix.verdict import GateResult, Verdict
 LARGEST: Final = 1_000_000
 """Bytes: GitHub drops a step's summary of more than 1 MiB as a whole."""
 
-_ORDER = {"fail": 0, "undecided": 1, "pass": 2}
+_ORDER: Final = {"fail": 0, "undecided": 1, "pass": 2}
+_MORE: Final = "\n{} more lines are in verdict.json.\n"
 
 
 def _row(result: GateResult) -> str:
@@ -42,21 +43,25 @@ def _lines(verdict: Verdict, policy: Policy) -> Iterator[str]:
         yield f"- **invalid evidence**: {escaped(fault)}\n"
     for waiver in verdict.waivers:
         roles = ", ".join(signer.role for signer in waiver.signers)
-        used = f"until {waiver.expires}, used {waiver.used} times"
+        used = f"until {waiver.expires[:10]}, passes over {waiver.used} of the answers"
         yield f"- **waiver {escaped(waiver.name)}** by {roles} {used}: {escaped(waiver.why)}\n"
     yield "\n| Gate | Cell | Bound | Limit | State | Answer | Why |\n|---|---|---|---|---|---|---|\n"
-    for result in sorted(verdict.results, key=lambda result: _ORDER[result.answer]):
+    for result in sorted(verdict.results, key=_urgency):
         yield _row(result)
+
+
+def _urgency(result: GateResult) -> tuple[bool, int]:
+    """What is open before what was waived or passes, and of either the worst first."""
+    return result.waived_by is not None or result.answer == "pass", _ORDER[result.answer]
 
 
 def render(verdict: Verdict, policy: Policy) -> str:
     """The summary as Markdown text; what does not fit is counted, and the worst answers come first."""
-    kept, size, left_out = [], 0, 0
+    kept, size, left_out = [], len(_MORE.encode()) + 10, 0  # the count of what is left out has at most ten digits
     for line in _lines(verdict, policy):
         size += len(line.encode())
         if size > LARGEST or left_out:
             left_out += 1
         else:
             kept.append(line)
-    more = f"\n{left_out} more lines are in verdict.json.\n" if left_out else ""
-    return "".join(kept) + more
+    return "".join(kept) + (_MORE.format(left_out) if left_out else "")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from matrix.bundle import Evidence
 from matrix.catalog import METRICS, variant
 from matrix.cell import Cell
 from matrix.compare import call
+from matrix.report.badges import mark_of
 from matrix.report.material import cells_of
 from matrix.units import DASH, show, show_interval
 from matrix.verdict import Judged
@@ -16,7 +18,10 @@ from matrix.verdict import Judged
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: its text, a smaller note under it, the name of its mark (badges.MARKS), and a hint."""
+    """One entry: its text, a smaller note, the name of its mark (badges.MARKS), and a hint.
+
+    The note stands between text and mark; after the mark where there is no text.
+    """
 
     text: str = ""
     note: str = ""
@@ -56,7 +61,7 @@ def number(judged: Judged | None, *, bound: bool = False) -> Entry:
     )
     if finding.metric == "ratio":
         note = f"{call(finding.low, finding.high)} {note}"
-    return Entry(show(finding.value, finding.unit), note, judged.state.badge, _reasons(judged))
+    return Entry(show(finding.value, finding.unit), note, mark_of(judged.state), _reasons(judged))
 
 
 def name_of(cell: Cell) -> Entry:
@@ -100,10 +105,16 @@ def titles(columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(METRICS[name].title for name in columns)
 
 
+_STEP: Final = ("step_s", "samples_per_s", "ratio", "peak_fraction", "peak_bytes", "step_flop", "matmul_flop_per_s")
+_PROOFS: Final = ("tensor_rmse", "trained_accuracy")
+"""What a device's own step and its own student say of its arithmetic: columns where a bundle holds them."""
+
+
 def training(evidence: Evidence, numbers: Numbers) -> Table:
     """One optimizer step of each stack."""
-    columns = ("step_s", "samples_per_s", "ratio", "peak_fraction", "peak_bytes", "step_flop", "matmul_flop_per_s")
     cells = cells_of(evidence, "training_step")
+    proofs = [name for name in _PROOFS if any((cell.id, name) in numbers for cell in cells)]
+    columns = (*_STEP, *proofs)
     size = f"batch {cells[0].batch} of {cells[0].length} tokens" if cells else ""
     lead = (
         f"{size}: median step over {evidence.bundle.profile.launches} launches. Work is counted in matrix products: "
@@ -119,8 +130,8 @@ def training(evidence: Evidence, numbers: Numbers) -> Table:
     )
 
 
-def phases(evidence: Evidence, numbers: Numbers) -> Table:
-    """Where a step's time goes."""
+def phases(evidence: Evidence, numbers: Numbers) -> tuple[Table, ...]:
+    """Where a step's time goes; nothing where no launch told."""
     columns = tuple(
         f"{name}_share" for name in ("teacher_forward", "student_forward", "backward", "optimizer", "other")
     )
@@ -129,13 +140,10 @@ def phases(evidence: Evidence, numbers: Numbers) -> Table:
         "backward holds the loss and clipping, other the library's own loop."
     )
     cells = cells_of(evidence, "training_step")
-    return Table(
-        "phases",
-        "Where a step's time goes",
-        lead,
-        ("Stack", *titles(columns)),
-        rows_of(evidence, numbers, cells, lambda c: [name_of(c)], columns),
-    )
+    if not any((cell.id, name) in numbers for cell in cells for name in columns):
+        return ()
+    rows = rows_of(evidence, numbers, cells, lambda c: [name_of(c)], columns)
+    return (Table("phases", "Where a step's time goes", lead, ("Stack", *titles(columns)), rows),)
 
 
 def exports(evidence: Evidence, numbers: Numbers) -> Table:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from matrix.report import html, page
+from tests.story import contradicted
 from tests.test_report import WHOLE, material
 
 pytestmark = pytest.mark.browser
@@ -67,6 +68,19 @@ def probed(written: Path, *options: str) -> dict[str, Any]:
     assert told
     found: dict[str, Any] = json.loads(markup.unescape(told[1]))
     return found
+
+
+def test_a_page_of_doubts_and_signatures_fits_its_window(tmp_path: Path) -> None:
+    """Three targets, a contradiction, a revocation, a waiver: long reasons wrap, and can be read."""
+    story, names = contradicted(tmp_path)
+    story.revoked(names[2], "TF32 was on: its products were rounded")
+    story.waived("mps-*", "nobody ships from a Mac before the next release")
+    path = tmp_path / "index.html"
+    path.write_text(html.render(page.build(story.material())), encoding="utf-8")
+    found = probed(path, "--window-size=1240,1000")
+    assert found["wide"] <= found["window"]
+    assert (found["hidden"], found["fetched"]) == (0, [])
+    assert found["contrast"] >= 4.5
 
 
 @pytest.mark.parametrize("width", [1240, 800])
