@@ -19,7 +19,7 @@ from matrix.certify import LAUNCHED, check, least_launches, required
 from matrix.policy import Gate, Policy
 from matrix.profile import Profile, Profiles
 from matrix.provenance import Granted, Ledger
-from matrix.standing import STALE, Rules, Today, withdrawals
+from matrix.standing import STALE, Rules, Today, broken
 from matrix.target import Targets
 from matrix.trust import judge
 from matrix.units import show
@@ -46,10 +46,7 @@ class Case:
     def invalid(self, policy: Policy) -> list[str]:
         """Why there is no verdict but invalid: what is torn, changed, gone without being revoked, or forked."""
         changed = [f"{one.name}: {one.faults[0]}" for one in self.evidence if one.faults]
-        revoked = withdrawals(self.ledger, policy)
-        remedy = "restore it, or have it revoked (`matrix revoke`)"
-        gone = [f"{gap}; {remedy}" for name, gap in sorted(self.ledger.gaps.items()) if name not in revoked]
-        return [*self.torn, *sorted(changed), *gone, *self.ledger.faults]
+        return [*self.torn, *sorted(changed), *broken(self.ledger, policy)]
 
 
 def _bound(gate: Gate, judged: Judged) -> tuple[float | None, float | None]:
@@ -96,6 +93,8 @@ def _against(gate: Gate, judged: Judged) -> str | None:
         return "the evidence is not a number"
     if state.badge in {"revoked", "invalid"}:
         return f"no evidence: {state.reasons[0]}"
+    if state.badge == "contradicted":
+        return f"contradicted: {state.reasons[0]}"
     if finding.launches == 0:
         return str(finding.doubts[0])
     if best is not None and not _keeps(gate, best):

@@ -166,6 +166,21 @@ def staleness_of(evidence: Evidence, today: Today, ledger: Ledger, days: float) 
     return found
 
 
+def broken(ledger: Ledger, policy: Policy) -> list[str]:
+    """What is gone from the chains without having been revoked, and where they break: then no number of the store counts.
+
+    What is missing may be what contradicts the rest.
+    """
+    revoked, remedy = withdrawals(ledger, policy), "restore it, or have it revoked (`matrix revoke`)"
+    gone = [f"{gap}; {remedy}" for name, gap in sorted(ledger.gaps.items()) if name not in revoked]
+    return [*gone, *ledger.faults]
+
+
+def _lost(fault: str) -> Reason:
+    remedy = "mend the ledger: what is missing may be what contradicts this number"
+    return Reason(rule="ledger", number=fault, threshold="every statement of every chain", remedy=remedy)
+
+
 def withdrawals(ledger: Ledger, policy: Policy) -> dict[str, Reason]:
     """Bundles that were revoked by those who may, by name."""
     asked = policy.signatures.revocation
@@ -265,7 +280,10 @@ class Standing:
         known = [one for one in self.evidence if one.bundle.target in rules.targets.target and not one.faults]
         self.findings: dict[str, list[Finding]] = {one.name: [] for one in self.evidence}
         self.findings |= {one.name: findings_of(one, rules.confidence) for one in known}
-        self.faults = {one.name: faults_of(one, rules.today, ledger, self.target(one)) for one in self.evidence}
+        lost = [_lost(fault) for fault in broken(ledger, rules.policy)]
+        self.faults = {
+            one.name: [*faults_of(one, rules.today, ledger, self.target(one)), *lost] for one in self.evidence
+        }
         self.stale = {one.name: staleness_of(one, rules.today, ledger, rules.days) for one in self.evidence}
         for one in self.evidence:
             self.stale[one.name] += self._superseded(one)

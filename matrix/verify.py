@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from matrix import definitions
-from matrix.bundle import ENVELOPE, Evidence
+from matrix.bundle import ENVELOPE, MANIFEST, Evidence
 from matrix.errors import EvidenceError, MatrixError, UsageError
 from matrix.ledger import Ledgers, differences
 from matrix.profile import parse_profiles
@@ -98,12 +98,11 @@ def verified(path: Path, store: Path, ring: Keyring) -> list[Checked]:
         return [_signoff(path, home.parent if home.name == "signoffs" else store, ring)]
     if (path / "bundles").is_dir():
         return list(_store(path, ring))
-    if not (path / "bundle.json").exists():
-        raise UsageError(
-            f"{path} is neither a bundle, nor a store, nor a sign-off", remedy="see `matrix verify --help`"
-        )
     root = path.resolve().parent
     if root.name != "bundles":
+        if not (path / MANIFEST).exists():
+            what = f"{path} is neither a bundle, nor a store, nor a sign-off"
+            raise UsageError(what, remedy="see `matrix verify --help`")
         return [_alone(path, ring)]
     try:
         one = load(path)
