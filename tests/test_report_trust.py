@@ -109,14 +109,14 @@ def test_revocations_and_waivers_are_listed_those_that_count_for_nothing_too(tmp
 
 
 def test_a_waived_answer_stays_what_it_is(tmp_path: Path) -> None:
-    """Undecided, and waived by whom, in both views."""
+    """Failed, and waived by whom, in both views."""
     story, _ = contradicted(tmp_path)
     story.waived("mps-*", "next release")
     answers = column(tables(story, "gates")["gates"], "Answer")
-    waived = "waived by mps-by-release [undecided]"
+    waived = "waived by mps-by-release [fail]"
     assert answers == [waived, "[pass]", waived]
     made = page.build(story.material())
-    assert "| ? undecided waived by mps-by-release |" in markdown.render(made)
+    assert "| ✗ fail waived by mps-by-release |" in markdown.render(made)
     assert made.sentence.endswith("2 of them waived by mps-by-release")
 
 

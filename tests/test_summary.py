@@ -28,21 +28,19 @@ def results(text: str) -> list[list[str]]:
 
 
 def test_what_is_open_comes_first_and_what_was_waived_says_so(tmp_path: Path) -> None:
-    """Undecided, then waived, then passed; the waiver with its signer, its end, its reason and its use."""
+    """Failed, then waived, then passed; the waiver with its signer, its end, its reason and its use."""
     verdict = decide(asked(), waived(tmp_path).case())
     text = summary.render(verdict, asked())
     assert [(row[0], row[4], row[5]) for row in results(text)] == [
-        ("mps-trainer-ratio", "contradicted", "? undecided"),
-        ("mps-accuracy", "contradicted", "? undecided, waived by mps-accuracy-by-release"),
+        ("mps-trainer-ratio", "contradicted", "✗ fail"),
+        ("mps-accuracy", "contradicted", "✗ fail, waived by mps-accuracy-by-release"),
         ("mps-int8-drop", "confirmed", "✓ pass"),
     ]
     assert (
         f"- **waiver mps-accuracy-by-release** by release until 2026-12-01, passes over 1 of the answers: {WHY}\n"
         in text
     )
-    assert text.startswith(
-        f"## ? story: student {verdict.subject[:12] if verdict.subject else ''}: UNDECIDED (2 undecided"
-    )
+    assert text.startswith(f"## ✗ story: student {verdict.subject[:12] if verdict.subject else ''}: FAIL (2 fail")
     assert ", 1 of them waived by mps-accuracy-by-release; first: mps-trainer-ratio on mps" in text
 
 
@@ -101,17 +99,17 @@ def suite(verdict: Verdict) -> Element:
 
 
 def test_a_waived_requirement_is_no_failure_in_junit_and_prints_why(tmp_path: Path) -> None:
-    """Three tests, one error: the waived one carries answer, waiver and reason as its output."""
+    """Three tests, one failure: the waived one carries answer, waiver and reason as its output."""
     found = suite(decide(asked(), waived(tmp_path).case()))
     assert {key: found.get(key) for key in ("tests", "failures", "errors", "skipped")} == {
         "tests": "3",
-        "failures": "0",
-        "errors": "1",
+        "failures": "1",
+        "errors": "0",
         "skipped": "0",
     }
     accuracy = next(case for case in found if "accuracy.mps" in (case.get("classname") or ""))
     assert [part.tag for part in accuracy] == ["system-out"]
-    assert (accuracy[0].text or "").startswith("undecided, waived by mps-accuracy-by-release: contradicted: ")
+    assert (accuracy[0].text or "").startswith("fail, waived by mps-accuracy-by-release: contradicted: ")
 
 
 def test_invalid_evidence_is_a_failure_that_no_waiver_covers(tmp_path: Path) -> None:
@@ -119,6 +117,6 @@ def test_invalid_evidence_is_a_failure_that_no_waiver_covers(tmp_path: Path) -> 
     story = waived(tmp_path)
     verdict = decide(asked(), story.case()).model_copy(update={"invalid": ("a bundle is gone",)})
     found = suite(verdict)
-    assert (found.get("tests"), found.get("failures")) == ("4", "1")
+    assert (found.get("tests"), found.get("failures")) == ("4", "2")
     text = summary.render(verdict, asked())
     assert text.index("**invalid evidence**: a bundle is gone") < text.index("| Gate |")
