@@ -14,6 +14,7 @@ from matrix.findings import family, findings_of
 from matrix.policy import Policy
 from matrix.provenance import Ledger, Signer
 from matrix.ranks import least_samples
+from matrix.sample import LaunchRecord
 from matrix.target import Target, Targets
 from matrix.verdict import Finding, Reason
 
@@ -63,15 +64,23 @@ def _of_source(evidence: Evidence) -> Iterator[Reason]:
         )
 
 
-def _of_canaries(evidence: Evidence) -> Iterator[Reason]:
+def _told(record: LaunchRecord) -> bool:
+    """Whether a launch lived to say what it is; whoever measured something did."""
+    return record.environment is not None or any(outcome.state == "measured" for outcome in record.outcomes)
+
+
+def _of_canaries(evidence: Evidence, target: Target | None) -> Iterator[Reason]:
     """One wrong answer of the device, in any launch, and nothing that it measured counts."""
-    for record in evidence.bundle.launches:
-        if record.environment is None or evidence.bundle.executor == "emulator":
-            continue  # it died before it was asked; a function has no torch, and its answers are the suites' to check
+    if evidence.bundle.executor == "emulator" and target and "emulator" in target.executors:
+        return  # a function has no torch, and its answers are the suites' to check
+    for record in filter(_told, evidence.bundle.launches):
         where = f"launch {record.index}"
-        if record.battery is None:
+        if record.battery is None or not record.battery.canaries:
             yield Reason(rule="canary", number=f"{where} asked none", threshold="every canary", remedy="measure again")
             continue
+        if target and record.battery.device != target.device:
+            seen = f"{where} asked {record.battery.device}"
+            yield Reason(rule="canary", number=seen, threshold=target.device, remedy="measure again")
         for canary in record.battery.canaries:
             if not canary.passed:
                 yield Reason(
@@ -99,7 +108,7 @@ def _of_host(evidence: Evidence, target: Target | None) -> Iterator[Reason]:
                 threshold="bare metal",
                 remedy="a virtual Mac has no Metal of its own: measure a real one",
             )
-        if record.environment and record.nonce != evidence.bundle.nonce:  # one that died early told nothing
+        if _told(record) and record.nonce != evidence.bundle.nonce:
             yield Reason(
                 rule="nonce",
                 number=f"launch {record.index} belongs to another run",
@@ -110,7 +119,7 @@ def _of_host(evidence: Evidence, target: Target | None) -> Iterator[Reason]:
 
 def faults_of(evidence: Evidence, today: Today, ledger: Ledger, target: Target | None) -> list[Reason]:
     """What makes a whole bundle invalid."""
-    found = [*_of_files(evidence), *_of_source(evidence), *_of_canaries(evidence), *_of_host(evidence, target)]
+    found = [*_of_files(evidence), *_of_source(evidence), *_of_canaries(evidence, target), *_of_host(evidence, target)]
     if evidence.name not in ledger.vouched:
         found.append(
             Reason(
