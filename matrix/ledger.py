@@ -56,9 +56,9 @@ class _Chain:
         """Take note of an entry; two that claim one serial are a fork."""
         known = self.entries.setdefault(entry.serial, entry)
         if known != entry:
-            self.faults.append(
-                f"key {self.key[:12]} signed two statements as number {entry.serial}: {known.name} and {entry.name}"
-            )
+            who = f"ledger/{self.key}.jsonl holds" if entry.serial in self.noted else f"key {self.key[:12]} signed"
+            told = " and ".join(f"{one.name} ({one.sha256[:12]})" for one in (known, entry))
+            self.faults.append(f"{who} two statements as number {entry.serial}: {told}")
         elif said:
             self.here[entry.serial] = said
         else:
@@ -295,7 +295,7 @@ class Ledgers:
         """Note where a bundle is not what its statement says."""
         said = read.bundles.get(one.name)
         if said is None:
-            read.refused.setdefault(one.name, "nobody signed it")
+            read.refused.setdefault(one.name, f"nobody signed it: it has no {ENVELOPE}")
             return
         if wrong := differences(self.root / "bundles" / one.name, one, said):
             read.refused[one.name] = f"not what was signed: {', '.join(wrong[:3])}"
