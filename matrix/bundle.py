@@ -18,7 +18,7 @@ from matrix.cell import Cell, Exclusion
 from matrix.job import Image, Prepared, WorkloadSpec
 from matrix.profile import Profile
 from matrix.sample import CellEvidence, Inventory, LaunchRecord
-from matrix.strict import Strict
+from matrix.strict import Moment, Strict
 
 MANIFEST = "bundle.json"
 ENVELOPE = "bundle.intoto.json"
@@ -56,7 +56,7 @@ class Bundle(Strict):
     target: str
     executor: str
     image: Image | None
-    created: str
+    created: Moment
     attempt: int
     nonce: str = ""
     profile: Profile
@@ -81,6 +81,9 @@ class Bundle(Strict):
         planned = [cell.id for cell in self.planned]
         if len(set(planned)) != len(planned):
             raise ValueError("a cell is planned twice")
+        indices = [launch.index for launch in self.launches]
+        if len(set(indices)) != len(indices):
+            raise ValueError("two launches have one number")
         for launch in self.launches:
             told = [outcome.cell for outcome in launch.outcomes]
             if sorted(told) != sorted(launch.order):

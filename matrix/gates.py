@@ -186,10 +186,8 @@ def _is_evidence(judged: Judged) -> bool:
 def _profiles(policy: Policy, case: Case, judged: Sequence[Judged]) -> dict[str, list[Profile]]:
     """At which profiles each target's cells are required: those of its evidence, else the first that the policy accepts."""
     first = policy.evidence.profiles[0]
-    found = {
-        name: sorted({one.finding.profile for one in judged if one.finding.target == name})
-        for name in case.targets.target
-    }
+    valid = [one.finding for one in judged if _is_evidence(one)]  # what is no evidence asks for nothing either
+    found = {name: sorted({one.profile for one in valid if one.target == name}) for name in case.targets.target}
     return {name: [case.profiles.of(profile) for profile in held or [first]] for name, held in found.items()}
 
 

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from pydantic import Field
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from matrix.errors import DataError, UsageError
-from matrix.provenance import DEVELOPMENT, Key, Keyring
+from matrix.provenance import DEVELOPMENT, PUBLIC, ROLE, Key, Keyring
 from matrix.strict import Strict, parse_json
 
 KEYRING: Final = "keyring.json"
@@ -25,8 +28,8 @@ KEYRING: Final = "keyring.json"
 class PublicKey(Strict):
     """A key as it travels: what `keys export` writes and `keys trust` reads."""
 
-    role: str
-    public: str
+    role: str = Field(pattern=ROLE)
+    public: str = Field(pattern=PUBLIC)
 
 
 def home() -> Path:
@@ -82,7 +85,7 @@ class SigningKey:
 def _opened(role: str, pem: bytes, where: Path) -> SigningKey:
     try:
         private = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise DataError(f"{where} holds no private key", remedy=f"restore it or make another ({error})") from None
     if not isinstance(private, Ed25519PrivateKey):
         raise DataError(f"{where} is no Ed25519 key", remedy="make one with `matrix keys new`")
@@ -165,6 +168,13 @@ class Keys:
         return found[0]
 
     def _place(self, role: str) -> Path:
+        """The file of a role's private key.
+
+        Raises:
+            UsageError: `role` is no name for a role, and could be a path.
+        """
+        if not re.fullmatch(ROLE, role):
+            raise UsageError(f"{role!r} is no name for a role", remedy="use lower-case letters, digits and '-'")
         return self.folder / "keys" / f"{role}.pem"
 
     def _write(self, keys: dict[str, Key]) -> None:

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import combinations
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -26,6 +26,7 @@ from matrix.provenance import (
     Head,
     Keyring,
     Ledger,
+    Place,
     Revocation,
     Vouched,
     Waiver,
@@ -43,10 +44,11 @@ _Said = Opened[Attestation] | Opened[Revocation]
 
 @dataclass
 class _Chain:
-    """One key's statements by serial: `entries` are all that are known of, `here` those that can be read."""
+    """One key's statements by serial: `entries` are all that are known of, `noted` in its ledger, `here` can be read."""
 
     key: str
     entries: dict[int, Entry] = field(default_factory=dict)
+    noted: set[int] = field(default_factory=set)
     here: dict[int, _Said] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
@@ -54,11 +56,13 @@ class _Chain:
         """Take note of an entry; two that claim one serial are a fork."""
         known = self.entries.setdefault(entry.serial, entry)
         if known != entry:
-            self.faults.append(
-                f"key {self.key[:12]} signed two statements as number {entry.serial}: {known.name} and {entry.name}"
-            )
+            who = f"ledger/{self.key}.jsonl holds" if entry.serial in self.noted else f"key {self.key[:12]} signed"
+            told = " and ".join(f"{one.name} ({one.sha256[:12]})" for one in (known, entry))
+            self.faults.append(f"{who} two statements as number {entry.serial}: {told}")
         elif said:
             self.here[entry.serial] = said
+        else:
+            self.noted.add(entry.serial)
 
     @property
     def head(self) -> Head:
@@ -66,25 +70,37 @@ class _Chain:
         last = self.entries[max(self.entries)]
         return Head(serial=last.serial, sha256=last.sha256)
 
-    def gaps(self) -> dict[str, str]:
-        """Bundles that this key signed and nobody holds, by name."""
+    def gaps(self) -> dict[Place, str]:
+        """The places of bundles that this key signed and nobody holds."""
         return {
-            entry.name: f"{entry.name} is gone, which key {self.key[:12]} signed as number {serial}"
+            self.place(entry): f"{entry.name} is gone, which key {self.key[:12]} signed as number {serial}"
             for serial, entry in self.entries.items()
             if serial not in self.here and entry.kind == "bundle"
         }
 
+    def place(self, entry: Entry) -> Place:
+        """Where a statement of this chain stands."""
+        return Place(chain=self.key, serial=entry.serial, sha256=entry.sha256)
+
     def breaks(self) -> Iterator[str]:
         """Where the chain does not hold."""
         yield from self.faults
-        for serial in range(1, max(self.entries) + 1):
-            entry, said, before = (self.entries.get(serial), self.here.get(serial), self.entries.get(serial - 1))
-            if entry is None:
-                yield f"number {serial} of key {self.key[:12]} is gone, and no ledger says what it was"
-            elif said is None and entry.kind == "revocation":
+        yield from self._missing()
+        for serial, entry in sorted(self.entries.items()):
+            said, before = self.here.get(serial), self.entries.get(serial - 1)
+            if said is None and entry.kind == "revocation":
                 yield f"the revocation of {entry.name} is gone, number {serial} of key {self.key[:12]}"
             elif said and (serial == 1 or before) and said.predicate.previous != (before.sha256 if before else None):
                 yield f"{entry.name}: number {serial} of key {self.key[:12]} does not follow the one before it"
+            if serial not in self.noted:
+                yield f"{entry.name}: ledger/{self.key}.jsonl has no line of its number {serial}"
+
+    def _missing(self) -> Iterator[str]:
+        """Runs of numbers that nothing is known of; never counted one by one, for a line may claim any number."""
+        for before, serial in pairwise([0, *sorted(self.entries)]):
+            if serial - before > 1:
+                told = f"number {before + 1}" if serial - before == 2 else f"numbers {before + 1} to {serial - 1}"  # noqa: PLR2004 - one is missing
+                yield f"{told} of key {self.key[:12]} is gone, and no ledger says what it was"
 
 
 @dataclass
@@ -110,6 +126,11 @@ class _Read:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _line(entry: Entry) -> bytes:
+    """An entry as its ledger holds it: in one spelling, so that no byte of a ledger is free."""
+    return entry.model_dump_json().encode() + b"\n"
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -196,17 +217,21 @@ class Ledgers:
         Raises:
             UsageError: no such bundle is here or was ever signed.
         """
-        known = {entry.name: entry.sha256 for chain in self._read().chains.values() for entry in chain.entries.values()}
-        manifest = self.root / "bundles" / name / MANIFEST
-        if manifest.exists():
-            known[name] = file_digest(manifest)
-        if name not in known:
+        place, manifest = self._place(name), self.root / "bundles" / name / MANIFEST
+        sha256 = file_digest(manifest) if manifest.exists() else place.sha256 if place else None
+        if sha256 is None:
             raise UsageError(f"no bundle is called {name!r} here", remedy="name one as the report does")
-        said = Revocation(**self._next(keys[0]), bundle=name, created=_now(), why=why)
+        said = Revocation(**self._next(keys[0]), bundle=name, created=_now(), why=why, statement=place)
         path = self.root / "revocations" / f"{name}-{secrets.token_hex(4)}{_SUFFIX}"
-        _write(path, sign(REVOCATION, {name: known[name]}, said, keys))
+        _write(path, sign(REVOCATION, {name: sha256}, said, keys))
         self.remember()
         return path
+
+    def _place(self, name: str) -> Place | None:
+        """Where the statement about a bundle stands; None where nobody who is trusted signed one."""
+        chains = self._read().chains.values()
+        known = [(chain, entry) for chain in chains for entry in chain.entries.values() if entry.kind == "bundle"]
+        return next((chain.place(entry) for chain, entry in known if entry.name == name), None)
 
     def grant(self, waiver: Waiver, keys: Sequence[SigningKey]) -> Path:
         """Sign a waiver; its file.
@@ -223,8 +248,8 @@ class Ledgers:
     def remember(self) -> None:
         """Write down every statement that is here: a ledger only grows."""
         for chain in self._read().chains.values():
-            lines = "".join(entry.model_dump_json() + "\n" for _, entry in sorted(chain.entries.items()))
-            _write(self.root / "ledger" / f"{chain.key}.jsonl", lines.encode())
+            lines = b"".join(_line(entry) for _, entry in sorted(chain.entries.items()))
+            _write(self.root / "ledger" / f"{chain.key}.jsonl", lines)
 
     def audit(self, evidence: Sequence[Evidence], until: Mapping[str, Head] | None = None) -> Ledger:
         """What the signatures of the store come to, as far as the ends of the chains in `until` where those are given.
@@ -234,9 +259,8 @@ class Ledgers:
         read = self._read(until)
         for one in evidence:
             self._compare(one, read)
-        for first, second in combinations(sorted(read.bundles), 2):
-            if read.bundles[first].predicate.nonce == read.bundles[second].predicate.nonce:
-                read.faults.append(f"{second} has the nonce of {first}: one run was sealed twice")
+        self._find_twice_sealed(read)
+        gaps = self._gaps(read)
         named = {one.name for one in evidence if not one.faults}
         return Ledger(
             vouched={
@@ -247,7 +271,7 @@ class Ledgers:
             refused=read.refused,
             withdrawn=tuple(read.withdrawn),
             granted=tuple(read.granted),
-            gaps={name: gap for chain in read.chains.values() for name, gap in chain.gaps().items()},
+            gaps=gaps,
             faults=tuple(
                 sorted([*read.faults, *(fault for chain in read.chains.values() for fault in chain.breaks())])
             ),
@@ -256,6 +280,27 @@ class Ledgers:
                 for chain in read.chains.values()
             },
         )
+
+    @staticmethod
+    def _find_twice_sealed(read: _Read) -> None:
+        first: dict[str, str] = {}
+        for name, said in sorted(read.bundles.items()):
+            if (other := first.setdefault(said.predicate.nonce, name)) != name:
+                read.faults.append(f"{name} has the nonce of {other}: one run was sealed twice")
+
+    @staticmethod
+    def _gaps(read: _Read) -> dict[str, str]:
+        """Bundles that are gone, by name; a gap that borrows the name of a bundle which was withdrawn is a fault."""
+        found: dict[str, str] = {}
+        withdrawn = {(one.revocation.bundle, one.revocation.statement) for one in read.withdrawn}
+        names = {name for name, _ in withdrawn}
+        for chain in read.chains.values():
+            for place, gap in chain.gaps().items():
+                name = chain.entries[place.serial].name
+                if name in found or (name in names and (name, place) not in withdrawn):
+                    read.faults.append(gap)
+                found.setdefault(name, gap)
+        return found
 
     def _next(self, key: SigningKey) -> dict[str, Any]:
         """The place of the next statement in a key's chain."""
@@ -268,7 +313,7 @@ class Ledgers:
         """Note where a bundle is not what its statement says."""
         said = read.bundles.get(one.name)
         if said is None:
-            read.refused.setdefault(one.name, "nobody signed it")
+            read.refused.setdefault(one.name, f"nobody signed it: it has no {ENVELOPE}")
             return
         if wrong := differences(self.root / "bundles" / one.name, one, said):
             read.refused[one.name] = f"not what was signed: {', '.join(wrong[:3])}"
@@ -286,19 +331,25 @@ class Ledgers:
                 read.withdrawn.append(Withdrawn(found.predicate, found.signers))
                 self._link(found, "revocation", read)
         for path in sorted(self.root.glob(f"waivers/*{_SUFFIX}")):
-            if granted := self._open(path, WAIVER, Waiver, read):
+            granted = self._open(path, WAIVER, Waiver, read)
+            if granted and path.name != f"{granted.predicate.name}{_SUFFIX}":  # a copy under another name
+                read.faults.append(f"{path.name} is the waiver {granted.predicate.name}")
+            elif granted:
                 read.granted.append(Granted(granted.predicate, granted.signers))
         return read
 
     def _read_ledger(self, path: Path, read: _Read) -> None:
-        if path.stem not in self.keyring.key:  # a stranger's
+        key = self.keyring.key.get(path.stem)
+        if key is None or key.revoked:  # a stranger's, or of a key whose word counts for nothing: nor does its loss
             return
         try:
-            for line in path.read_bytes().splitlines():
+            for line in path.read_bytes().splitlines(keepends=True):
                 entry = parse_json(Entry, line, path.name)
+                if _line(entry) != line:
+                    raise EvidenceError(f"number {entry.serial} is not spelt as it was written", remedy="restore it")
                 if not read.is_later(path.stem, entry.serial):
                     read.chain(path.stem).add(entry)
-        except MatrixError as error:
+        except (OSError, MatrixError) as error:
             read.faults.append(f"the ledger {path.name} cannot be read: {error}")
 
     def _read_bundle(self, path: Path, read: _Read) -> None:

@@ -12,17 +12,22 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from matrix.strict import Strict
+from matrix.strict import Moment, Strict
 
 DEVELOPMENT: Final = "development"
 """The role of the key that a local run makes for itself; the policies of production do not accept it."""
 
 
+ROLE: Final = r"^[a-z0-9][a-z0-9-]*$"
+PUBLIC: Final = r"^[0-9a-f]{64}$"
+"""A role's name, and the 32 bytes of a public key."""
+
+
 class Key(Strict):
     """A public key (Ed25519, hex) that was trusted by importing it, and the one role that it may speak in."""
 
-    role: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    public: str = Field(pattern=r"^[0-9a-f]{64}$")
+    role: str = Field(pattern=ROLE)
+    public: str = Field(pattern=PUBLIC)
     revoked: str | None = None
 
 
@@ -45,8 +50,8 @@ class Attestation(Link):
 
     bundle: str
     target: str
-    created: str
-    expires: str
+    created: Moment
+    expires: Moment
     nonce: str
     attempt: int
     commit: str | None
@@ -59,24 +64,37 @@ class Attestation(Link):
     host_instance: str
 
 
+class Place(Strict):
+    """Where one statement stands: its digest, and its number in which key's chain."""
+
+    chain: str
+    serial: int = Field(ge=1)
+    sha256: str
+
+
 class Revocation(Link):
-    """A bundle is withdrawn, and why: nothing that it says counts any more, for or against any number."""
+    """A bundle is withdrawn, and why: nothing that it says counts any more, for or against any number.
+
+    `statement` is the bundle's own (None: nobody signed it): a ledger's lines are not signed, and without it the line of
+    any statement could be given the withdrawn bundle's name.
+    """
 
     bundle: str
-    created: str
+    created: Moment
     why: str = Field(min_length=1)
+    statement: Place | None = None
 
 
 class Waiver(Strict):
     """One requirement may be unmet until a date. It names the gate, target and cell (patterns); it changes no answer, no badge."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     policy: str
     gate: str
     target: str
     cell: str
-    created: str
-    expires: str
+    created: Moment
+    expires: Moment
     why: str = Field(min_length=1)
 
     def covers(self, gate: str, target: str, cell: str) -> bool:

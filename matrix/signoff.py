@@ -149,7 +149,7 @@ def witnessed(folder: Path, ring: Keyring, ledger: Ledger) -> Ledger:
             record = read(path, ring).predicate
         except UnknownKeyError:  # a stranger's word is no witness
             continue
-        except EvidenceError as error:
+        except (OSError, EvidenceError) as error:
             lost.append(str(error))
             continue
         lost += [f"sign-off {record.release} {fault}" for fault in _cut_off(record.verdict.heads, ledger)]
@@ -215,6 +215,10 @@ def _derived_anew(
         return
     today = Today(datetime.fromisoformat(record.verdict.judged), record.suite_sha256)
     ledger = ledgers.audit(evidence, record.verdict.heads)
+    then = {
+        one.name for one in record.verdict.waivers
+    }  # every waiver that held was printed: a later one changes nothing
+    ledger = replace(ledger, granted=tuple(one for one in ledger.granted if one.waiver.name in then))
     again = decide(record.policy, Case(evidence, ledger, targets, profiles, today))
     if again != record.verdict:
         yield f"derived again the verdict is another: {sentence(again)}"

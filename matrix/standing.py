@@ -14,7 +14,7 @@ from matrix.findings import family, findings_of
 from matrix.policy import Policy
 from matrix.provenance import Ledger, Signer
 from matrix.ranks import least_samples
-from matrix.sample import Environment
+from matrix.sample import Environment, LaunchRecord
 from matrix.target import Target, Targets
 from matrix.verdict import Finding, Reason
 
@@ -64,18 +64,23 @@ def _of_source(evidence: Evidence) -> Iterator[Reason]:
         )
 
 
-def _of_canaries(evidence: Evidence, target: Target | None) -> Iterator[Reason]:
-    """One wrong answer of the device, in any launch, and nothing that it measured counts.
+def _told(record: LaunchRecord) -> bool:
+    """Whether a launch lived to say what it is; whoever measured something did."""
+    return record.environment is not None or any(outcome.state == "measured" for outcome in record.outcomes)
 
-    A function has no torch to ask: the suites prove its answers against the checkpoint's.
-    """
-    for record in evidence.bundle.launches:
-        if record.environment is None or (target and target.serves_only):
-            continue  # it died before it was asked
+
+def _of_canaries(evidence: Evidence, target: Target | None) -> Iterator[Reason]:
+    """One wrong answer of the device, in any launch, and nothing that it measured counts."""
+    if target and target.serves_only:
+        return  # a function has no torch, and its answers are the suites' to check
+    for record in filter(_told, evidence.bundle.launches):
         where = f"launch {record.index}"
-        if record.battery is None:
+        if record.battery is None or not record.battery.canaries:
             yield Reason(rule="canary", number=f"{where} asked none", threshold="every canary", remedy="measure again")
             continue
+        if target and record.battery.device != target.device:
+            seen = f"{where} asked {record.battery.device}"
+            yield Reason(rule="canary", number=seen, threshold=target.device, remedy="measure again")
         for canary in record.battery.canaries:
             if not canary.passed:
                 yield Reason(
@@ -110,7 +115,7 @@ def _of_host(evidence: Evidence, target: Target | None) -> Iterator[Reason]:
                 threshold="bare metal",
                 remedy="a virtual Mac has no Metal of its own: measure a real one",
             )
-        if record.environment and record.nonce != evidence.bundle.nonce:  # one that died early told nothing
+        if _told(record) and record.nonce != evidence.bundle.nonce:
             yield Reason(
                 rule="nonce",
                 number=f"launch {record.index} belongs to another run",

@@ -6,28 +6,25 @@ A killed run leaves no half bundle: launches that ended are whole folders, every
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from matrix.bundle import ENVELOPE, MANIFEST, Bundle, Evidence, FileEntry, Measured, Source
+from matrix.bundle import ENVELOPE, MANIFEST, Bundle, Evidence, FileEntry, Source
 from matrix.canonical import digest, file_digest
 from matrix.cell import Plan
+from matrix.contents import arrays, measured
 from matrix.errors import EvidenceError, MatrixError, UsageError
 from matrix.job import BENCHMARK, Image, Prepared, WorkloadSpec
 from matrix.profile import Profile
-from matrix.sample import EXTRA, INVENTORY, CellEvidence, Inventory, LaunchRecord
+from matrix.sample import INVENTORY, Inventory, LaunchRecord
 from matrix.sbom import render
-from matrix.strict import Strict, parse, parse_json
+from matrix.strict import Strict, parse_json
 from matrix.target import Executor
 
 LAUNCH = "launch.json"
@@ -245,25 +242,40 @@ def _faults(folder: Path, bundle: Bundle) -> tuple[str, ...]:
     return tuple(changed + [f"{name}: not in the manifest" for name in seen if name not in bundle.files])
 
 
-def _measured(folder: Path, bundle: Bundle) -> Iterator[tuple[tuple[str, int], Measured]]:
-    """What each launch measured: pytest-benchmark also keeps the samples of a cell that failed after its clock ran."""
-    for record in bundle.launches:
-        path = folder / "launches" / f"{record.index:02d}" / BENCHMARK
-        if not path.exists():
-            continue
-        measured = {outcome.cell for outcome in record.outcomes if outcome.state == "measured"}
-        for entry in json.loads(path.read_bytes())["benchmarks"]:
-            evidence = parse(CellEvidence, entry["extra_info"][EXTRA], f"{path.name} of launch {record.index}")
-            samples = np.array(entry["stats"]["data"], dtype=np.float64)
-            if not np.isfinite(samples).all():
-                raise ValueError(f"a sample of {evidence.cell.id} in launch {record.index} is not a number")
-            if evidence.cell.id in measured:
-                yield (evidence.cell.id, record.index), Measured(samples, evidence)
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys are each there once: of two, one reader takes the first and another the last."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return dict(pairs)
 
 
-def _arrays(folder: Path, bundle: Bundle) -> Mapping[str, npt.NDArray[Any]]:
-    names = [Path(name) for name in bundle.files if name.startswith("outputs/")]
-    return {name.stem: np.load(io.BytesIO((folder / name).read_bytes()), allow_pickle=False) for name in names}
+def _manifest(folder: Path) -> tuple[Bundle, str]:
+    """The manifest in `folder`, and its digest as it was sealed: a field that was added since then changes no name.
+
+    Raises:
+        EvidenceError: there is no readable manifest.
+    """
+    path = folder / MANIFEST
+    try:
+        data = path.read_bytes()
+        return parse_json(Bundle, data, str(path)), digest(json.loads(data, object_pairs_hook=_unrepeated))
+    except (OSError, MatrixError, ValueError, RecursionError) as error:
+        raise EvidenceError(
+            f"{folder} has no readable manifest", remedy=f"restore {path.name} or remove the folder ({error})"
+        ) from None
+
+
+def _misnamed(folder: Path, bundle: Bundle, written: str) -> Iterator[str]:
+    """Why a folder's name is not that of the bundle in it."""
+    if not folder.name.endswith(written[:12]):
+        yield f"{MANIFEST}: changed, its digest is {written[:12]}"
+    elif folder.name != f"{bundle.target}-{written[:12]}":
+        yield f"{MANIFEST}: of {bundle.target}-{written[:12]}, its folder was renamed"
+
+
+def _sayable(text: str) -> str:
+    """A file's name as text can say it: POSIX lets it hold bytes that are no character."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def load(folder: Path) -> Evidence:
@@ -272,24 +284,14 @@ def load(folder: Path) -> Evidence:
     Raises:
         EvidenceError: there is no readable manifest, or a file that matches its digest is no evidence.
     """
-    manifest = folder / MANIFEST
+    bundle, written = _manifest(folder)
     try:
-        bundle = parse_json(Bundle, manifest.read_bytes(), str(manifest))
+        faults = (*_misnamed(folder, bundle, written), *_faults(folder, bundle))
+        if faults:
+            return Evidence(bundle, _sayable(folder.name), {}, {}, tuple(map(_sayable, faults)))
+        held = arrays(folder, bundle)
+        return Evidence(bundle, folder.name, measured(folder, bundle, held), held, inventory=_inventory(folder))
     except (OSError, MatrixError) as error:
         raise EvidenceError(
-            f"{folder} has no readable manifest", remedy=f"restore {manifest.name} or remove the folder ({error})"
-        ) from None
-    faults = _faults(folder, bundle)
-    # as it was sealed: a field that was added since then changes no name
-    written = digest(json.loads(manifest.read_bytes()))[:12]
-    if not folder.name.endswith(written):
-        faults = (f"{MANIFEST}: changed, its digest is {written}", *faults)
-    if faults:
-        return Evidence(bundle, folder.name, {}, {}, faults)
-    try:
-        measured, arrays = dict(_measured(folder, bundle)), _arrays(folder, bundle)
-        return Evidence(bundle, folder.name, measured, arrays, inventory=_inventory(folder))
-    except (KeyError, ValueError, TypeError, MatrixError) as error:
-        raise EvidenceError(
-            f"{folder} is no evidence", remedy=f"its files match their digests but cannot be read ({error!r})"
+            f"{folder} is no evidence", remedy=f"its files match their digests but cannot be read ({error})"
         ) from error

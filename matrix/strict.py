@@ -7,18 +7,58 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from matrix.errors import DataError
+
+_LARGEST: Final = 2**53 - 1
+"""The largest integer that canonical JSON has (RFC 8785, as in JavaScript): a larger one has no digest."""
+
+_TOLD: Final = 20
+"""How many faults of one file are told; its reader mends those, and asks again."""
+
+
+def _integers(value: object) -> Iterator[int]:
+    """The integers of a field, also those in its tuples and tables."""
+    if type(value) is int:
+        yield value
+    elif isinstance(value, tuple | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _integers(one)
 
 
 class Strict(BaseModel):
     """A frozen value that knows all its keys; the base of every type that crosses a border."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="null")
+
+    @model_validator(mode="after")
+    def _has_a_digest(self) -> Self:
+        for name, value in self.__dict__.items():
+            if any(abs(one) > _LARGEST for one in _integers(value)):
+                raise ValueError(f"{name} holds an integer beyond 2^53, which has no canonical form")
+        return self
+
+
+def _moment(text: str) -> str:
+    """A time in its one spelling, so that times sort as their texts do; of a century in which there were computers."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("is no time: write 2026-11-22T12:00:00+00:00") from None
+    if found.utcoffset() != timedelta(0) or found.astimezone(UTC).isoformat() != text:
+        raise ValueError("is not in UTC and ISO 8601: write 2026-11-22T12:00:00+00:00")
+    if not 2000 <= found.year < 2200:  # noqa: PLR2004 - beyond it, adding a quarter could overflow
+        raise ValueError("is no time of these centuries")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+"""A time, as text: ISO 8601 in UTC."""
 
 
 S = TypeVar("S", bound=Strict)
@@ -45,6 +85,14 @@ def _sentence(model: type[BaseModel], fault: Any) -> str:  # noqa: ANN401 - pyda
     return f"{path}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
 
 
+def _refusal(model: type[BaseModel], error: ValidationError, where: str) -> DataError:
+    """Every fault with its path; of very many the first."""
+    several = error.errors(include_url=False, include_input=False)
+    faults = "; ".join(_sentence(model, fault) for fault in several[:_TOLD])
+    more = f"; and {len(several) - _TOLD} more faults" if len(several) > _TOLD else ""
+    return DataError(f"{where} is not valid", remedy=faults + more)
+
+
 def parse(model: type[S], data: object, where: str) -> S:
     """`data` as a `model`.
 
@@ -54,8 +102,7 @@ def parse(model: type[S], data: object, where: str) -> S:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        faults = "; ".join(_sentence(model, fault) for fault in error.errors())
-        raise DataError(f"{where} is not valid", remedy=faults) from None
+        raise _refusal(model, error, where) from None
 
 
 def parse_json(model: type[S], text: str | bytes, where: str) -> S:
@@ -67,8 +114,7 @@ def parse_json(model: type[S], text: str | bytes, where: str) -> S:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        faults = "; ".join(_sentence(model, fault) for fault in error.errors())
-        raise DataError(f"{where} is not valid", remedy=faults) from None
+        raise _refusal(model, error, where) from None
 
 
 def parse_toml(model: type[S], text: str, where: str) -> S:
@@ -83,4 +129,6 @@ def parse_toml(model: type[S], text: str, where: str) -> S:
         raise DataError(
             f"{where} is not TOML", remedy=f"mend it {str(error).partition('(')[2].rstrip(')') or error}"
         ) from None
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, brackets in brackets without end
+        raise DataError(f"{where} cannot be read", remedy=f"mend it ({error})") from None
     return parse(model, data, where)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from matrix.cell import Cell
 from matrix.provenance import Head, Signer
-from matrix.strict import Strict
+from matrix.strict import Moment, Strict
 from matrix.target import Kind
 
 Badge = Literal[
@@ -161,7 +161,7 @@ class Verdict(Strict):
     the date of the judgement, `heads` the ends of the chains that it saw: the same inputs give the same bytes.
     """
 
-    judged: str
+    judged: Moment
     policy: str
     policy_sha256: str
     subject: str | None

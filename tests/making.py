@@ -326,6 +326,8 @@ def evidence(  # noqa: PLR0913 - a test says what it cares about, by name
                 labels=keep(labels) if cell in outputs else None,
             )
             measured[cell.id, index] = Measured(np.array(values, dtype=np.float64), found)
+    if battery is SOUND and target in targets().target:
+        battery = SOUND.model_copy(update={"device": targets().target[target].device})
     software = Environment(
         python="3.11", system="Linux", packages={"torch": torch}, packages_sha256="p" * 64, variables={}
     )
@@ -421,7 +423,7 @@ def sealed(root: Path, one: Evidence, *roles: str) -> Path:
 
 def with_battery(one: Evidence, *tensors: Tensor, launches: Sequence[int] = (1,)) -> Evidence:
     """`one` with a battery that found `tensors` in these launches."""
-    battery = Battery(device="cpu", canaries=(), tensors=tensors)
+    battery = Battery(device=targets().target[one.bundle.target].device, canaries=SOUND.canaries, tensors=tensors)
     records = tuple(
         record.model_copy(update={"battery": battery}) if record.index in launches else record
         for record in one.bundle.launches

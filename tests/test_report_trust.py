@@ -45,7 +45,9 @@ def test_a_bundle_says_who_signed_it_and_where_it_stands_in_their_chain(tmp_path
         "nightly-mps key K, number 1",
     ]
     (tmp_path / "bundles" / story.material().evidence[0].name / "bundle.intoto.json").unlink()
-    assert column(tables(story, "evidence")["bundles"], "Signed by")[-1] == "nobody who is trusted nobody signed it"
+    assert column(tables(story, "evidence")["bundles"], "Signed by")[-1] == (
+        "nobody who is trusted nobody signed it: it has no bundle.intoto.json"
+    )
 
 
 def test_what_is_not_believed_is_grouped_and_contradictions_come_first(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_a_sample_that_is_not_a_number_makes_the_bundle_unreadable(tmp_path: Pat
     store = Store(tmp_path)
     run = ran(store, evidence(samples={EAGER: [[0.01] * 59 + [float("nan")]]}))
     bundle = evidence(samples={EAGER: [[0.01] * 60]}).bundle
-    with pytest.raises(EvidenceError, match="is not a number"):
+    with pytest.raises(EvidenceError, match="Input should be a finite number"):
         load(store.seal(run, bundle))
 
 
