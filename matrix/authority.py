@@ -11,7 +11,8 @@ from typing import Final, Literal, NamedTuple
 
 from matrix.bundle import Evidence
 from matrix.compare import RULED, Comparison, Seeded, adjusted, devices, same_time, trained
-from matrix.standing import Standing, torch_minor
+from matrix.standing import Standing
+from matrix.validity import torch_minor
 from matrix.verdict import Finding, Reason
 
 _ABSOLUTE = frozenset({"time", "throughput", "memory"})

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Final
 
 from matrix import stats
 from matrix.catalog import METRICS
 from matrix.cell import Cell
 from matrix.errors import UsageError
+from matrix.findings import QUANTILES
 from matrix.number import CONFIDENCE
 from matrix.plan import make_plan
 from matrix.policy import Gate, Policy
 from matrix.profile import Profile, Profiles
 from matrix.ranks import least_samples
-from matrix.standing import QUANTILES
+from matrix.standing import LAUNCHED
 from matrix.target import Target, Targets
-
-LAUNCHED: Final = frozenset({"time", "throughput", "memory", "ratio"})
-"""Kinds whose bound is the worst launch's."""
 
 _EMPTY = "a gate that selects nothing would pass on nothing; see `matrix plan` for what there is"
 

@@ -18,8 +18,8 @@ from matrix.number import CONFIDENCE, reference_of
 from matrix.policy import Policy
 from matrix.quality import outputs_of
 from matrix.ranks import upper_rank
-from matrix.standing import STALE, isa_of
 from matrix.units import DASH, show, show_interval
+from matrix.validity import STALE, isa_of
 from matrix.verdict import PRECEDENCE, Finding, GateResult, Judged, Reason, Verdict
 
 _WIDE = 132

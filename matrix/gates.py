@@ -15,14 +15,15 @@ from datetime import UTC, datetime
 from matrix.bundle import Evidence
 from matrix.catalog import METRICS
 from matrix.cell import Cell
-from matrix.certify import LAUNCHED, check, least_launches, required
+from matrix.certify import check, least_launches, required
 from matrix.policy import Gate, Policy
 from matrix.profile import Profile, Profiles
 from matrix.provenance import Granted, Ledger
-from matrix.standing import STALE, Rules, Today, broken
+from matrix.standing import LAUNCHED, Rules
 from matrix.target import Targets
 from matrix.trust import judge
 from matrix.units import show
+from matrix.validity import STALE, Today, broken
 from matrix.verdict import BELIEVED, Answer, GateResult, Judged, Verdict, WaiverNote
 
 _WORST: dict[Answer, int] = {"fail": 0, "undecided": 1, "pass": 2}

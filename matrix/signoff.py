@@ -25,10 +25,10 @@ from matrix.policy import Policy
 from matrix.profile import Profiles
 from matrix.provenance import Head, Keyring, Ledger
 from matrix.signing import SIGNOFF, VERDICT, Opened, UnknownKeyError, opened, sign
-from matrix.standing import Today
 from matrix.store import Store
 from matrix.strict import Strict
 from matrix.target import Targets
+from matrix.validity import Today
 from matrix.verdict import Verdict
 
 SUFFIX: Final = ".intoto.json"

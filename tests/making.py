@@ -55,9 +55,10 @@ from matrix.sample import (
     Tensor,
     Timing,
 )
-from matrix.standing import Rules, Today
+from matrix.standing import Rules
 from matrix.store import RunFolder, RunState, Store
 from matrix.target import Targets, parse_targets
+from matrix.validity import Today
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 TODAY = Today(NOW, "s" * 64)

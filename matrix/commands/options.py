@@ -15,9 +15,9 @@ from matrix.ledger import Ledgers
 from matrix.policy import Policy, parse_policy
 from matrix.profile import Profiles, parse_profiles
 from matrix.provenance import DEVELOPMENT, Keyring
-from matrix.standing import Today
 from matrix.store import Store
 from matrix.target import Targets, parse_targets
+from matrix.validity import Today
 
 store = click.option(
     "--store",

@@ -10,8 +10,8 @@ from matrix.gates import idle
 from matrix.provenance import Granted, Signer, Withdrawn
 from matrix.report.material import Material
 from matrix.report.tables import Entry, Table
-from matrix.standing import withdrawals
 from matrix.units import DASH
+from matrix.validity import withdrawals
 
 _KEY = 12
 """Characters of a key's identifier, or of a digest, that are enough for people."""

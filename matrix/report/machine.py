@@ -11,7 +11,7 @@ from matrix.bundle import Evidence
 from matrix.gates import idle
 from matrix.provenance import Granted, Signer
 from matrix.report.material import Material
-from matrix.standing import withdrawals
+from matrix.validity import withdrawals
 from matrix.verdict import Judged
 
 

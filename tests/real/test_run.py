@@ -22,9 +22,9 @@ from matrix.keys import Keys
 from matrix.ledger import Ledgers
 from matrix.provenance import Keyring
 from matrix.run import failures, run
-from matrix.standing import Today
 from matrix.store import Store, load
 from matrix.trust import judge
+from matrix.validity import Today
 from matrix.verify import verified
 from tests.making import ledger_of, rules
 from tests.real.conftest import Finished
