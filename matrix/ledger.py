@@ -227,6 +227,10 @@ class Ledgers:
         self.remember()
         return path
 
+    def signed_until(self, until: Mapping[str, Head]) -> set[str]:
+        """Bundles that are here and were signed no later than the ends of the chains in `until`."""
+        return set(self._read(until).bundles)
+
     def _place(self, name: str) -> Place | None:
         """Where the statement about a bundle stands; None where nobody who is trusted signed one."""
         chains = self._read().chains.values()

@@ -171,12 +171,14 @@ def check(path: Path, folder: Path, ring: Keyring, targets: Targets, profiles: P
     found = read(path, ring)
     record, faults = found.predicate, list(_faults_of_record(found))
     evidence, _ = Store(folder).load_all()
-    named = [one for one in evidence if one.name in record.verdict.bundles]
-    faults += _faults_of_bundles(found, {one.name: one for one in named}, folder)
     ledgers = Ledgers(folder, ring)
+    # also what the record does not name, had it been signed by then: who signs off may leave no attempt out
+    then = {*record.verdict.bundles, *ledgers.signed_until(record.verdict.heads)}
+    known = [one for one in evidence if one.name in then]
+    faults += _faults_of_bundles(found, {one.name: one for one in known}, folder)
     faults += _cut_off(record.verdict.heads, ledgers.audit(evidence))
     if not faults:
-        faults += _derived_anew(record, named, ledgers, targets, profiles)
+        faults += _derived_anew(record, known, ledgers, targets, profiles)
     if faults:
         raise EvidenceError(f"the sign-off of {record.release} does not hold", remedy="; ".join(faults))
     return record
