@@ -28,8 +28,8 @@ from matrix.ledger import Ledgers
 from matrix.policy import Gate, Policy
 from matrix.provenance import Keyring, Waiver
 from matrix.signoff import witnessed, write
-from matrix.standing import Today
 from matrix.store import Store, load
+from matrix.validity import Today
 from matrix.verdict import Answer, Verdict
 from tests.making import (
     INT8,

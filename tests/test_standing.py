@@ -12,7 +12,8 @@ from matrix.bundle import Evidence
 from matrix.gates import decide, sentence
 from matrix.provenance import Granted, Ledger, Revocation, Signer, Waiver, Withdrawn
 from matrix.sample import Canary
-from matrix.standing import Standing, Today
+from matrix.standing import Standing
+from matrix.validity import Today
 from matrix.verdict import Reason
 from tests.making import (
     HOST,
