@@ -285,7 +285,7 @@ def decide(policy: Policy, case: Case) -> Verdict:
     (subject, found), granted, invalid = _asked(policy, case), _granted(policy, case), case.invalid(policy)
     results = _waived(found, granted)
     counted = [result.answer for result in results if result.waived_by is None]
-    answer: Answer = min(counted, key=lambda one: _WORST[one]) if counted else "pass" if results else "fail"
+    answer: Answer = min(counted, key=lambda one: _WORST[one]) if counted else "fail"  # all waived: nothing was shown
     return Verdict(
         judged=case.today.now.astimezone(UTC).isoformat(timespec="seconds"),
         policy=policy.name,
@@ -308,6 +308,8 @@ def sentence(verdict: Verdict) -> str:
         return f"{verdict.policy}: INVALID, {faults} in the evidence: {verdict.invalid[0]}"
     if not verdict.results:
         return f"{verdict.policy}: FAIL, the policy has no gate, and nothing was asked"
+    if all(result.waived_by for result in verdict.results):
+        return f"{verdict.policy}: FAIL, every one of {len(verdict.results)} requirements is waived, and nothing was shown"
     told = ", ".join(f"{count} {answer}" for answer, count in counts.items() if count)
     open_ = [result for result in verdict.results if result.waived_by is None]
     first = next((result for result in open_ if result.answer == verdict.answer), verdict.results[0])

@@ -93,7 +93,8 @@ class _Chain:
             elif said and (serial == 1 or before) and said.predicate.previous != (before.sha256 if before else None):
                 yield f"{entry.name}: number {serial} of key {self.key[:12]} does not follow the one before it"
             if serial not in self.noted:
-                yield f"{entry.name}: ledger/{self.key}.jsonl has no line of its number {serial}"
+                told = f"ledger/{self.key}.jsonl has no line of its number {serial}"
+                yield f"{entry.name}: {told} (it was cut, or a run was killed: the next run or revocation writes it)"
 
     def _missing(self) -> Iterator[str]:
         """Runs of numbers that nothing is known of; never counted one by one, for a line may claim any number."""
@@ -219,7 +220,7 @@ class Ledgers:
         """
         place, manifest = self._place(name), self.root / "bundles" / name / MANIFEST
         sha256 = file_digest(manifest) if manifest.exists() else place.sha256 if place else None
-        if sha256 is None:
+        if sha256 is None or Path(name).name != name:
             raise UsageError(f"no bundle is called {name!r} here", remedy="name one as the report does")
         said = Revocation(**self._next(keys[0]), bundle=name, created=_now(), why=why, statement=place)
         path = self.root / "revocations" / f"{name}-{secrets.token_hex(4)}{_SUFFIX}"

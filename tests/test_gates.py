@@ -17,7 +17,7 @@ from matrix.errors import UsageError
 from matrix.gates import decide, sentence
 from matrix.junit import render
 from matrix.policy import Gate, Policy
-from matrix.provenance import Ledger
+from matrix.provenance import Granted, Ledger, Waiver
 from matrix.standing import Rules
 from matrix.trust import judge
 from matrix.verdict import Judged, Verdict
@@ -33,6 +33,7 @@ from tests.making import (
     evidence,
     logits,
     policy,
+    signer,
 )
 
 LATENCY = Gate(
@@ -316,3 +317,22 @@ def test_the_projects_own_policy_selects_cells() -> None:
     found = decide(policy(), case_of([]))
     assert {result.gate for result in found.results} == {gate.id for gate in policy().gate}
     assert {result.answer for result in found.results} == {"fail"}
+
+
+def test_a_policy_of_which_everything_is_waived_passes_on_nothing() -> None:
+    """As an empty one: nothing was shown."""
+    asked = asking(LATENCY)
+    waiver = Waiver(
+        name="all",
+        policy=asked.sha256,
+        gate="*",
+        target="*",
+        cell="*",
+        created=NOW.isoformat(),
+        expires=(NOW + timedelta(days=1)).isoformat(),
+        why="no time",
+    )
+    ledger = Ledger(granted=(Granted(waiver, (signer("release"),)),))
+    found = decide(asked, case_of([], ledger))
+    assert (found.answer, found.results[0].waived_by) == ("fail", "all")
+    assert sentence(found).endswith("every one of 1 requirements is waived, and nothing was shown")

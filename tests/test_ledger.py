@@ -97,7 +97,7 @@ def test_lines_that_are_gone_are_missed_though_their_statements_are_here(tmp_pat
     places = three(tmp_path)
     cut(lines(tmp_path), 3)
     (fault,) = audited(tmp_path).faults
-    assert fault == f"{places[2].name}: ledger/{lines(tmp_path).name} has no line of its number 3"
+    assert fault.startswith(f"{places[2].name}: ledger/{lines(tmp_path).name} has no line of its number 3 (it was cut")
     lines(tmp_path).unlink()
     assert len(audited(tmp_path).faults) == 3
 
