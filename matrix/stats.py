@@ -1,6 +1,6 @@
 """Intervals and tests, each with its source. Pure; SciPy does the distributions. Where there is no bound the answer is None.
 
-Never pools samples of different launches: with a launch-to-launch spread of 5 % that cuts a nominal 95 % bound to 57 %
+Never pools samples of different launches: with a launch-to-launch spread of 5 % that cuts a nominal 95 % bound to 59 %
 coverage (simulated; tests/bench/coverage.py).
 """
 

@@ -258,7 +258,7 @@ def test_bounds_cover_and_proofs_err_about_as_often_as_they_say(part: Callable[[
 
 
 def test_pooling_launches_or_measuring_one_after_the_other_is_seen_to_fail() -> None:
-    """A nominal 95 % covers 57 % where launches are pooled (the README says so), and nothing under drift without pairs."""
+    """A nominal 95 % covers 59 % where launches are pooled (the README says so), and nothing under drift without pairs."""
     seen = {row.what: row.seen for part in PARTS[1:3] for row in part(4_000)}
-    assert seen["median launch, 5 % between launches: all samples pooled"] == pytest.approx(0.57, abs=0.1)
+    assert seen["median launch, 5 % between launches: all samples pooled"] == pytest.approx(0.59, abs=0.05)
     assert seen["ratio of equal variants under 30 % drift: one after the other"] < 0.1
