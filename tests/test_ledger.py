@@ -76,7 +76,8 @@ def test_a_bundle_that_is_gone_is_a_gap_by_name(tmp_path: Path, index: int) -> N
     shutil.rmtree(place)
     found = audited(tmp_path)
     assert list(found.gaps) == [place.name]
-    assert decide(asking(LATENCY), case(tmp_path)).invalid == (found.gaps[place.name],)
+    (fault,) = decide(asking(LATENCY), case(tmp_path)).invalid
+    assert fault == f"{found.gaps[place.name]}; restore it, or have it revoked (`matrix revoke`)"
 
 
 @pytest.mark.parametrize("several", [(1,), (2,), (1, 2)])
