@@ -309,7 +309,9 @@ def sentence(verdict: Verdict) -> str:
     if not verdict.results:
         return f"{verdict.policy}: FAIL, the policy has no gate, and nothing was asked"
     if all(result.waived_by for result in verdict.results):
-        return f"{verdict.policy}: FAIL, every one of {len(verdict.results)} requirements is waived, and nothing was shown"
+        return (
+            f"{verdict.policy}: FAIL, every one of {len(verdict.results)} requirements is waived, and nothing was shown"
+        )
     told = ", ".join(f"{count} {answer}" for answer, count in counts.items() if count)
     open_ = [result for result in verdict.results if result.waived_by is None]
     first = next((result for result in open_ if result.answer == verdict.answer), verdict.results[0])
