@@ -381,11 +381,12 @@ class Ledgers:
     def _open(self, path: Path, kind: str, model: Any, read: _Read) -> Any:  # noqa: ANN401 - the model decides what is opened
         """The statement in `path`; a foreign one is refused, a broken one is a fault."""
         where = path.relative_to(self.root).as_posix()
+        name = path.parent.name if kind == BUNDLE else where
         try:
             return opened(path.read_bytes(), kind, model, self.keyring, where)
         except UnknownKeyError as error:
-            read.refused[path.parent.name] = str(error)
+            read.refused[name] = str(error)
         except (OSError, EvidenceError) as error:
-            read.refused[path.parent.name] = str(error)
+            read.refused[name] = str(error)
             read.faults.append(str(error))
         return None

@@ -155,9 +155,9 @@ class Granted:
 class Ledger:
     """What the signatures of a store come to: a fact for judgement, which never reads a key or a file.
 
-    `refused` says of each bundle without a trusted signature why nobody vouches for it. `gaps` names statements that the
-    chains know and nobody holds, by the bundle's name: invalid unless it was revoked. `faults` are chains that fork or break.
-    `digests` are those of all statements, by key and serial.
+    `refused` says of each bundle (of another statement: of its file) that no trusted key signed why it is not heard. `gaps` names
+    statements that the chains know and nobody holds, by the bundle's name: invalid unless it was revoked. `faults` are chains
+    that fork or break. `digests` are those of all statements, by key and serial.
     """
 
     vouched: Mapping[str, Vouched] = field(default_factory=dict)

@@ -41,7 +41,12 @@ def _bundle(one: Evidence, ledger: Ledger) -> Checked:
     vouched = ledger.vouched.get(one.name)
     if vouched is None:
         return Checked(name=one.name, holds=False, says=ledger.refused.get(one.name, "nobody signed it"))
-    return Checked(name=one.name, holds=True, says=_signed(vouched.attestation, vouched.signers))
+    told = [
+        f"; revoked by {_by(w.signers)}: {w.revocation.why}"
+        for w in ledger.withdrawn
+        if w.revocation.bundle == one.name
+    ]
+    return Checked(name=one.name, holds=True, says=_signed(vouched.attestation, vouched.signers) + "".join(told))
 
 
 def _alone(folder: Path, ring: Keyring) -> Checked:

@@ -295,3 +295,79 @@ def test_a_place_that_cannot_be_written_is_a_sentence(matrix: Callable[..., Answ
     answer = matrix("report", "--store", tmp_path, "--out", tmp_path / "file" / "latest")
     assert answer.code == ExitCode.USAGE
     assert answer.err.endswith("check the path, its permissions and the disk\n")
+
+
+def test_verify_says_what_was_revoked_and_by_whom(matrix: Callable[..., Answer], tmp_path: Path) -> None:
+    """The bundle still is what was signed; that it was withdrawn stands beside it."""
+    place = sealed(tmp_path, exported(0), "nightly-cpu")
+    matrix("keys", "new", "--role", "release")
+    assert (
+        matrix("revoke", place.name, "--why", "the fan stood still", "--store", tmp_path, "--role", "release").code == 0
+    )
+    answer = matrix("verify", place)
+    assert answer.code == ExitCode.PASS
+    assert re.search(r"; revoked by release \(key \w{12}\): the fan stood still\n$", answer.out)
+
+
+def test_only_whom_the_policy_hears_may_sign(matrix: Callable[..., Answer], tmp_path: Path) -> None:
+    """A development key withdraws nothing, waives nothing and signs nothing off: told before anything is written."""
+    place = sealed(tmp_path, exported(0))
+    for command in (
+        ("revoke", place.name, "--why", "x"),
+        ("waive", "w", "--gate", "*", "--days", 1, "--why", "x"),
+        ("signoff", "--release", "v1"),
+    ):
+        answer = matrix(*command, "--store", tmp_path)
+        assert answer.code == ExitCode.USAGE
+        assert "the policy lets release " in answer.err
+    assert not any((tmp_path / name).exists() for name in ("revocations", "waivers", "signoffs"))
+
+
+def test_a_release_is_signed_off_once_and_checked_later(matrix: Callable[..., Answer], tmp_path: Path) -> None:
+    """From a pass by the accepted role; derived anew offline; a changed bundle, and it holds no more."""
+    place = sealed(tmp_path, exported(0))
+    (tmp_path / "one.toml").write_text(DROP, encoding="utf-8")
+    matrix("keys", "new", "--role", "release")
+    asked = ("--policy", tmp_path / "one.toml", "--store", tmp_path, "--role", "release")
+    assert matrix("signoff", "--release", "v1", *asked).code == ExitCode.PASS
+    assert "was signed off already" in matrix("signoff", "--release", "v1", *asked).err
+    record = tmp_path / "signoffs" / "v1.intoto.json"
+    assert matrix("verify", record).out.startswith("ok  v1.intoto.json: v1 may ship: one gate passed on ")
+    changed = next(place.glob("outputs/*.npy"))
+    changed.write_bytes(changed.read_bytes()[:-1] + b"\x7f")
+    answer = matrix("verify", record)
+    assert answer.code == ExitCode.INVALID_EVIDENCE
+    assert changed.name in answer.out
+
+
+def test_a_failing_verdict_is_not_signed_off(matrix: Callable[..., Answer], tmp_path: Path) -> None:
+    """The gate's own exit code, and no record."""
+    sealed(tmp_path, exported(40))
+    (tmp_path / "one.toml").write_text(DROP, encoding="utf-8")
+    matrix("keys", "new", "--role", "release")
+    answer = matrix(
+        "signoff", "--release", "v1", "--policy", tmp_path / "one.toml", "--store", tmp_path, "--role", "release"
+    )
+    assert (answer.code, "not signed off: " in answer.err) == (ExitCode.FAIL, True)
+    assert not (tmp_path / "signoffs").exists()
+
+
+def test_the_verdict_is_signed_and_the_same_on_the_same_day(matrix: Callable[..., Answer], tmp_path: Path) -> None:
+    """Byte for byte, its signature too; and the step's summary is written where CI asks for one."""
+    sealed(tmp_path, exported(0))
+    said = []
+    for _ in range(2):
+        matrix("gate", "--store", tmp_path, "--at", "2026-11-23T12:00:00+00:00")
+        said.append([(tmp_path / "latest" / name).read_bytes() for name in ("verdict.json", "verdict.intoto.json")])
+    assert said[0] == said[1]
+
+
+def test_policy_check_names_each_problem(matrix: Callable[..., Answer], tmp_path: Path) -> None:
+    """The package's own can be certified; p99 from a profile of 100 rounds cannot."""
+    assert matrix("policy", "check").out.startswith("ok  mangaassist-production ")
+    latency = 'suite = "inference_latency"\nvariants = ["ort_int8"]\nmetric = "p99_s"\nat_most = 0.1\n'
+    gate = f'[[gate]]\nid = "tail"\nwhy = "x"\ntargets = ["cpu-*"]\n{latency}'
+    (tmp_path / "tail.toml").write_text(DROP[: DROP.index("[[gate]]")] + gate, encoding="utf-8")
+    answer = matrix("policy", "check", tmp_path / "tail.toml")
+    assert answer.code == ExitCode.USAGE
+    assert "p99_s has no bound below 299 samples" in answer.out

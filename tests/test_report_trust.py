@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from matrix.job import Training
+from matrix.keys import Keys, home
 from matrix.policy import Policy
 from matrix.report import html, machine, markdown, page
 from matrix.report.badges import MARKS, ORDER, mark_of
@@ -108,6 +109,18 @@ def test_revocations_and_waivers_are_listed_those_that_count_for_nothing_too(tmp
     assert column(found["waivers"], "From, to")[0] == "2026-11-22 to 2026-12-01"
     bundles = tables(story, "evidence")["bundles"]
     assert column(bundles, "Worst state")[0] == f"{WHY}, says release [revoked]"
+
+
+def test_a_strangers_waiver_and_revocation_are_shown_and_not_heard(tmp_path: Path) -> None:
+    """Each by its file: two of them do not hide one another."""
+    story, names = contradicted(tmp_path)
+    story.waived("mps-*", "next release", role="stranger")
+    story.revoked(names[2], WHY, role="stranger")
+    keys = Keys(home())
+    keys.revoke(keys.signing("stranger").name, "2026-11-22")
+    unheard = tables(story, "ledger")["unheard"]
+    assert [name.split("/")[0] for name in column(unheard, "Statement")] == ["revocations", "waivers"]
+    assert all("was revoked on 2026-11-22" in why for why in column(unheard, "Why it is not heard"))
 
 
 def test_a_waived_answer_stays_what_it_is(tmp_path: Path) -> None:

@@ -126,7 +126,15 @@ def waivers(material: Material) -> Table:
     )
 
 
+def unheard(material: Material) -> Table:
+    """Statements of strangers, which count for nothing; a bundle's stands with the bundle."""
+    names = {one.name for one in material.evidence}
+    rows = [(Entry(name), Entry(why)) for name, why in sorted(material.ledger.refused.items()) if name not in names]
+    lead = "Revocations and waivers that no key signed which is trusted here."
+    return Table("unheard", "Statements of strangers", lead, ("Statement", "Why it is not heard"), tuple(rows))
+
+
 def tables(material: Material) -> tuple[Table, ...]:
     """The ledger's tables; those of which there is nothing are left out."""
-    found = (chains(material), revocations(material), waivers(material))
+    found = (chains(material), revocations(material), waivers(material), unheard(material))
     return tuple(table for table in found if table.rows)
