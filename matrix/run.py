@@ -84,7 +84,7 @@ def _begun(request: Request, name: str, target: Target, watcher: Watcher) -> Run
     state = RunState(
         target=name,
         executor=executor,
-        created=datetime.now(UTC).isoformat(timespec="microseconds"),
+        created=datetime.now(UTC).isoformat(),
         attempt=request.store.attempts(name) + 1,
         profile=request.profile,
         spec=request.spec,
