@@ -137,7 +137,7 @@ def test_a_number_by_another_role_decides_nothing(role: str) -> None:
     assert (result.answer, result.badge) == ("undecided", "trusted")
     assert result.why == (
         f"role: signed by {role} (the policy accepts nightly-cpu); measure with a key of that role "
-        "(`matrix keys new --role`, `matrix run --role`); the bound keeps the limit"
+        "(`matrix keys new --role`, `matrix run --role`); the bound alone would keep the limit"
     )
 
 
