@@ -43,7 +43,7 @@ def _signature(one: Evidence, case: Case, policy: Policy) -> Iterator[Step]:
     if said is None:
         yield "signature", case.ledger.refused.get(one.name, "nobody signed it")
         return
-    by = ", ".join(f"{signer.role} (key {signer.key[:12]})" for signer in said.signers)
+    by = ", ".join(map(str, said.signers))
     accepts = "which is enough" if asked and asked.accepts(said.signers) else "which is not enough"
     number = f"number {said.attestation.serial} of its chain, until {said.attestation.expires[:10]}"
     yield "signature", f"{by}, {number}; the policy asks for {asked or 'nobody'}, {accepts}"

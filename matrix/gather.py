@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from matrix import whole
 from matrix.errors import EvidenceError
 
 _WHOLE: Final = ("bundles/[!.]*", "revocations/*.intoto.json", "waivers/*.intoto.json", "signoffs/*.intoto.json")
@@ -18,13 +19,12 @@ def _keep(source: Path, place: Path) -> bool:
     """Copy a bundle or a statement that is not here yet, whole or not at all; whether it was new."""
     if place.exists():
         return False
+    if source.is_file():
+        whole.write(place, source.read_bytes())
+        return True
     beside = place.with_name(f".{place.name}")
     shutil.rmtree(beside, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, beside)
-    else:
-        shutil.copyfile(source, beside)
+    shutil.copytree(source, beside)
     beside.rename(place)
     return True
 
@@ -57,8 +57,5 @@ def gather(store: Path, other: Path) -> int:
     sources = [source for pattern in _WHOLE for source in sorted(other.glob(pattern))]
     new = sum(_keep(source, store / source.relative_to(other)) for source in sources)
     for place, lines in ledgers.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        beside = place.with_name(f".{place.name}")
-        beside.write_bytes(lines)
-        beside.replace(place)
+        whole.write(place, lines)
     return new

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from pydantic import Field
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
+from matrix import whole
 from matrix.errors import DataError, UsageError
 from matrix.provenance import DEVELOPMENT, PUBLIC, ROLE, Key, Keyring
 from matrix.strict import Strict, parse_json
@@ -178,7 +179,4 @@ class Keys:
         return self.folder / "keys" / f"{role}.pem"
 
     def _write(self, keys: dict[str, Key]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f".{KEYRING}.{os.getpid()}")
-        beside.write_text(Keyring(key=keys).model_dump_json(indent=1) + "\n", encoding="utf-8")
-        beside.replace(self.path)
+        whole.write(self.path, f"{Keyring(key=keys).model_dump_json(indent=1)}\n".encode())

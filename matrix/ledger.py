@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from matrix import whole
 from matrix.bundle import ENVELOPE, MANIFEST, Bundle, Evidence
 from matrix.canonical import file_digest
 from matrix.errors import EvidenceError, MatrixError, UsageError
@@ -134,13 +135,6 @@ def _line(entry: Entry) -> bytes:
     return entry.model_dump_json().encode() + b"\n"
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}")
-    beside.write_bytes(data)
-    beside.replace(path)
-
-
 def subjects(folder: Path, bundle: Bundle) -> dict[str, str]:
     """What a bundle's statement is about: its manifest, each of its files, its student's weights and its image, by SHA-256."""
     found = {MANIFEST: file_digest(folder / MANIFEST)} | {name: entry.sha256 for name, entry in bundle.files.items()}
@@ -224,7 +218,7 @@ class Ledgers:
             raise UsageError(f"no bundle is called {name!r} here", remedy="name one as the report does")
         said = Revocation(**self._next(keys[0]), bundle=name, created=_now(), why=why, statement=place)
         path = self.root / "revocations" / f"{name}-{secrets.token_hex(4)}{_SUFFIX}"
-        _write(path, sign(REVOCATION, {name: sha256}, said, keys))
+        whole.write(path, sign(REVOCATION, {name: sha256}, said, keys))
         self.remember()
         return path
 
@@ -247,14 +241,14 @@ class Ledgers:
         path = self.root / "waivers" / f"{waiver.name}{_SUFFIX}"
         if path.exists():
             raise UsageError(f"a waiver is called {waiver.name!r} already", remedy="give it another name")
-        _write(path, sign(WAIVER, {"policy": waiver.policy}, waiver, keys))
+        whole.write(path, sign(WAIVER, {"policy": waiver.policy}, waiver, keys))
         return path
 
     def remember(self) -> None:
         """Write down every statement that is here: a ledger only grows."""
         for chain in self._read().chains.values():
             lines = b"".join(_line(entry) for _, entry in sorted(chain.entries.items()))
-            _write(self.root / "ledger" / f"{chain.key}.jsonl", lines)
+            whole.write(self.root / "ledger" / f"{chain.key}.jsonl", lines)
 
     def audit(self, evidence: Sequence[Evidence], until: Mapping[str, Head] | None = None) -> Ledger:
         """What the signatures of the store come to, as far as the ends of the chains in `until` where those are given.

@@ -126,6 +126,9 @@ class Signer(Strict):
     key: str
     role: str
 
+    def __str__(self) -> str:
+        return f"{self.role} (key {self.key[:12]})"
+
 
 @dataclass(frozen=True)
 class Vouched:

@@ -15,6 +15,7 @@ from typing import Final
 
 from pydantic import Field, ValidationError
 
+from matrix import whole
 from matrix.bundle import MANIFEST, Evidence
 from matrix.canonical import digest, file_digest
 from matrix.errors import EvidenceError, ExitCode, UsageError
@@ -79,10 +80,7 @@ def write(folder: Path, release: str, policy: Policy, case: Case, keys: Sequence
             f"{release!r} is no name for a release", remedy="use letters, digits, '.', '_' and '-'"
         ) from None
     subjects = {name: file_digest(folder / "bundles" / name / MANIFEST) for name in verdict.bundles}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}")
-    beside.write_bytes(sign(SIGNOFF, subjects, record, keys))
-    beside.replace(path)
+    whole.write(path, sign(SIGNOFF, subjects, record, keys))
     return path
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matrix import whole
 from matrix.bundle import ENVELOPE, MANIFEST, Bundle, Evidence, FileEntry, Source
 from matrix.canonical import digest, file_digest
 from matrix.cell import Plan
@@ -74,7 +74,7 @@ class RunFolder:
 
     def keep_launch(self, place: Path, record: LaunchRecord) -> None:
         """Turn a workplace into a finished launch: whole or not at all."""
-        _write(place / LAUNCH, record.model_dump_json(indent=1))
+        whole.write(place / LAUNCH, record.model_dump_json(indent=1).encode())
         self.launch(record.index).parent.mkdir(exist_ok=True)
         place.rename(self.launch(record.index))
 
@@ -85,17 +85,7 @@ class RunFolder:
 
     def keep_prepared(self, prepared: Prepared) -> None:
         """Remember the workload's identities."""
-        _write(self.path / "prepared.json", prepared.model_dump_json(indent=1))
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all, and make sure that it reached the disk."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
+        whole.write(self.path / "prepared.json", prepared.model_dump_json(indent=1).encode())
 
 
 class Store:
@@ -128,7 +118,7 @@ class Store:
         """Make the folder of a new run."""
         path = self.runs / f"{state.target}-{state.created.replace(':', '').replace('-', '')}"
         path.mkdir(parents=True)
-        _write(path / "run.json", state.model_dump_json(indent=1))
+        whole.write(path / "run.json", state.model_dump_json(indent=1).encode())
         return RunFolder(path, state)
 
     def unfinished(self, target: str) -> RunFolder | None:
@@ -161,7 +151,7 @@ class Store:
             shutil.copyfile(source, place)
         _add_sbom(beside, bundle.image)
         sealed = bundle.model_copy(update={"files": listed(beside)})
-        _write(beside / MANIFEST, sealed.model_dump_json(indent=1))
+        whole.write(beside / MANIFEST, sealed.model_dump_json(indent=1).encode())
         place = self.bundles / f"{sealed.target}-{sealed.digest[:12]}"
         if place.exists():
             shutil.rmtree(beside)
@@ -218,7 +208,7 @@ def _add_sbom(folder: Path, image: Image | None) -> None:
     except MatrixError as error:
         raise EvidenceError("an inventory cannot be read", remedy=f"measure the image again ({error})") from error
     if found:
-        _write(folder / SBOM, render(found, image))
+        whole.write(folder / SBOM, render(found, image).encode())
 
 
 def listed(folder: Path) -> dict[str, FileEntry]:

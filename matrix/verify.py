@@ -26,13 +26,9 @@ class Checked(Strict):
     says: str
 
 
-def _by(signers: tuple[Signer, ...]) -> str:
-    return " and ".join(f"{signer.role} (key {signer.key[:12]})" for signer in signers)
-
-
 def _signed(said: Attestation, signers: tuple[Signer, ...]) -> str:
-    commit = (said.commit or "no commit")[:12]
-    return f"every file as sealed, signed by {_by(signers)} as number {said.serial} until {said.expires[:10]}, code {commit}"
+    commit, by = (said.commit or "no commit")[:12], " and ".join(map(str, signers))
+    return f"every file as sealed, signed by {by} as number {said.serial} until {said.expires[:10]}, code {commit}"
 
 
 def _bundle(one: Evidence, ledger: Ledger) -> Checked:
@@ -42,7 +38,7 @@ def _bundle(one: Evidence, ledger: Ledger) -> Checked:
     if vouched is None:
         return Checked(name=one.name, holds=False, says=ledger.refused.get(one.name, "nobody signed it"))
     told = [
-        f"; revoked by {_by(w.signers)}: {w.revocation.why}"
+        f"; revoked by {' and '.join(map(str, w.signers))}: {w.revocation.why}"
         for w in ledger.withdrawn
         if w.revocation.bundle == one.name
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,22 +19,14 @@ from matrix.gates import Case, decide, sentence
 from matrix.junit import render as render_junit
 from matrix.number import CONFIDENCE
 from matrix.policy import Policy
-from matrix.provenance import Keyring
 from matrix.report import html, machine, markdown, page, summary
 from matrix.report.material import Material
-from matrix.signoff import SUFFIX, exit_of, signed_verdict, witnessed
+from matrix.signoff import SUFFIX, exit_of, signed_verdict
 from matrix.verify import verified
 
 _OUT = click.option(
     "--out", type=click.Path(path_type=Path), default=None, help="Folder to write [default: STORE/latest]."
 )
-
-
-def judged_case(store: Path, keyring: Path | None, at: str | None) -> tuple[Case, Keyring]:
-    """What the store holds, its sign-offs heard as witnesses."""
-    ring = options.keyring_of(keyring)
-    case = options.case_of(store, ring, options.moment(at))
-    return replace(case, ledger=witnessed(store, ring, case.ledger)), ring
 
 
 def material_of(policy: Policy, case: Case) -> Material:
@@ -53,7 +44,7 @@ def material_of(policy: Policy, case: Case) -> Material:
 @_OUT
 def report(store: Path, policy: Path | None, keyring: Path | None, at: str | None, out: Path | None) -> None:
     """Judge every bundle and write index.html, latest.md and report.json. The verdict is printed; the exit code is 0."""
-    case, _ = judged_case(store, keyring, at)
+    case = options.case_of(store, keyring, at)
     material = material_of(options.policy_of(policy), case)
     place = out or store / "latest"
     place.mkdir(parents=True, exist_ok=True)
@@ -83,7 +74,7 @@ def gate(
     0 pass, 1 fail (a bound crosses its limit, or a required cell is missing), 3 undecided, 4 invalid evidence. In a GitHub
     workflow the verdict also becomes the step's summary.
     """
-    case, _ = judged_case(store, keyring, at)
+    case = options.case_of(store, keyring, at)
     asked = options.policy_of(policy)
     verdict, place = decide(asked, case), out or store / "latest"
     place.mkdir(parents=True, exist_ok=True)
@@ -122,7 +113,7 @@ def explain(  # a command has as many parameters as options
     \b
     matrix explain ort_int8 --metric p95_s --target cpu-openvino
     """
-    case, _ = judged_case(store, keyring, at)
+    case = options.case_of(store, keyring, at)
     click.echo(explained(case, options.policy_of(policy), cell, metric=metric, target=target))
 
 

@@ -15,6 +15,7 @@ from matrix.ledger import Ledgers
 from matrix.policy import Policy, parse_policy
 from matrix.profile import Profiles, parse_profiles
 from matrix.provenance import DEVELOPMENT, Keyring
+from matrix.signoff import witnessed
 from matrix.store import Store
 from matrix.target import Targets, parse_targets
 from matrix.validity import Today
@@ -90,9 +91,9 @@ def moment(text: str | None) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def case_of(folder: Path, ring: Keyring, now: datetime) -> Case:
-    """Everything that the store holds, with what its signatures come to."""
-    evidence, torn = Store(folder).load_all()
-    today = Today(now, definitions.suite_digest())
-    ledger = Ledgers(folder, ring).audit(evidence)
+def case_of(folder: Path, path: Path | None, at: str | None) -> Case:
+    """Everything that the store holds as of `at`, with what its signatures come to, its sign-offs heard as witnesses."""
+    ring, (evidence, torn) = keyring_of(path), Store(folder).load_all()
+    ledger = witnessed(folder, ring, Ledgers(folder, ring).audit(evidence))
+    today = Today(moment(at), definitions.suite_digest())
     return Case(evidence, ledger, targets(), profiles(), today, [str(error) for error in torn])

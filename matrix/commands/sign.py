@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from matrix import signoff as record
+from matrix import whole
 from matrix.commands import options
-from matrix.commands.judge import judged_case
 from matrix.errors import UsageError
 from matrix.gather import gather as gathered
 from matrix.keys import Keys, PublicKey, home
@@ -169,10 +169,7 @@ def waive(  # a command has as many parameters as options
 @options.role
 def cosign(file: Path, roles: tuple[str, ...]) -> None:
     """Add your signature to the statement in FILE: a sign-off or a waiver whose policy asks for more than one."""
-    data = cosigned(file.read_bytes(), options.keys_of(roles), file.name)
-    beside = file.with_name(f".{file.name}")
-    beside.write_bytes(data)
-    beside.replace(file)
+    whole.write(file, cosigned(file.read_bytes(), options.keys_of(roles), file.name))
     click.echo(f"{file}: signed as {', '.join(roles)}")
 
 
@@ -191,7 +188,7 @@ def signoff(
     Refused, with the gate's exit code, unless the verdict is a pass. `matrix verify signoffs/RELEASE.intoto.json` checks it
     later, offline, and derives the verdict anew.
     """
-    case, _ = judged_case(store, keyring, at)
+    case = options.case_of(store, keyring, at)
     asked, mine = options.policy_of(policy), options.keys_of(roles)
     _may(roles, asked.signatures.signoff, "sign a release off")
     path = record.write(store, release, asked, case, mine)

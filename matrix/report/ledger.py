@@ -19,7 +19,7 @@ _KEY = 12
 
 def by(signers: Sequence[Signer]) -> str:
     """Signers by role and key."""
-    return " and ".join(f"{signer.role} (key {signer.key[:_KEY]})" for signer in signers)
+    return " and ".join(map(str, signers))
 
 
 def unaccepted(material: Material, evidence: Evidence) -> str:
