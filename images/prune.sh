@@ -15,6 +15,8 @@ rm -f onnxruntime/capi/libonnxruntime.so*
 # arrow libraries that the data sets library never opens: flight and S3, with the modules that need them
 rm -rf pyarrow/include pyarrow/tests pyarrow/libarrow_flight.so* pyarrow/_flight.*.so pyarrow/libarrow_s3.so* pyarrow/_s3fs.*.so
 rm -rf onnx/backend/test
+# TextBrewer asks for TensorBoard, to write its files: the server, its pages and its binary are nobody's here
+rm -rf tensorboard/webfiles.zip tensorboard_data_server/bin
 find pandas scipy sklearn sympy networkx mpmath numpy joblib -type d -name tests -prune -exec rm -rf {} +
 find . -name '*.pyi' -delete
 find . -type d -name __pycache__ -prune -exec rm -rf {} +

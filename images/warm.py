@@ -7,6 +7,7 @@ in memory, each time.
 import accelerate
 import datasets
 import greenlet
+import lightning
 import nncf
 import onnx
 import onnxruntime.quantization
@@ -14,13 +15,16 @@ import openvino
 import optimum.exporters.onnx
 import optimum.intel
 import optimum.onnxruntime
+import peft
 import psutil
 import pydantic
 import pytest
 import pytest_benchmark.plugin
 import rfc8785
+import textbrewer
 import torch
 import torch._dynamo
+import torch.distributed.fsdp
 import torch.onnx
 import torch.optim
 import torch.utils.data
@@ -33,3 +37,5 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from trl import DistillationTrainer, SFTTrainer
+from trl.experimental.gkd import GKDTrainer

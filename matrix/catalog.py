@@ -5,11 +5,43 @@ Every system of the design note has a row here; a system that has no code yet sa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
-from matrix.cell import Suite, Workload
+from matrix.cell import TRAINING, Suite, Workload
 from matrix.target import Kind
+
+Work = Literal[
+    "output",
+    "features",
+    "hints",
+    "attention",
+    "relational",
+    "similarity",
+    "nst",
+    "pkt",
+    "several teachers",
+    "answers",
+    "token logits",
+    "on-policy",
+]
+
+WORKS: Final[dict[Work, str]] = {
+    "output": "output KD: (1 - α) CE + α T² KL to the teacher's logits",  # noqa: RUF001 - alpha
+    "features": "TinyBERT's first stage: embeddings, hidden states and attention of mapped layers, no labels",
+    "hints": "output KD + a FitNet hint: the projected hidden states of one layer",
+    "attention": "output KD + attention transfer of mapped layers",
+    "relational": "output KD + distances and angles among the batch's examples",
+    "similarity": "output KD + similarities among the batch's examples (SP)",
+    "nst": "output KD + neuron selectivity: the maximum mean discrepancy of hidden units",
+    "pkt": "output KD + probabilistic knowledge transfer: conditional probabilities among the batch's examples",
+    "several teachers": "output KD to the mean of two teachers' softened distributions",
+    "answers": "cross entropy on a teacher's answers (response distillation)",
+    "token logits": "Jensen-Shannon divergence from the teacher's next-token distributions on its answers",
+    "on-policy": "reverse KL from the teacher's next-token distributions on what the student itself generates",
+}
+"""What a training step computes, for people."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +49,8 @@ class Variant:
     """One way to do what a suite measures. `missing` is None when it is built, else why it cannot be measured yet.
 
     `devices` are those that the variant runs on; `platforms` the machines for which its packages exist; `functions` says
-    that a function's image can do it. `module` is what an import cell imports.
+    that a function's image can do it. `elsewhere` says why no other device runs it, where that is not plain; `module` is what
+    an import cell imports.
     """
 
     suite: Suite
@@ -29,7 +62,10 @@ class Variant:
     missing: str | None = None
     batch: int | None = None
     functions: bool = False
+    elsewhere: str | None = None
     module: str | None = None
+    work: Work = "output"
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,12 +79,17 @@ class Metric:
     suites: tuple[Suite, ...]
 
 
-REFERENCES: Final[dict[Suite, str]] = {
-    "training_step": "raw_torch",
-    "export_accuracy": "torch_fp32",
-    "inference_latency": "torch_eager",
+REFERENCES: Final[dict[tuple[Suite, Workload], str]] = {
+    ("training_step", "intent"): "raw_torch",
+    ("training_step", "response"): "raw_sft",
+    ("training_quality", "intent"): "raw_torch",
+    ("export_accuracy", "intent"): "torch_fp32",
+    ("inference_latency", "intent"): "torch_eager",
 }
-"""The variant that the others of a suite are compared with."""
+"""The variant that the others of a suite and workload are compared with, unless their work has its own."""
+
+WORK_REFERENCES: Final[dict[Work, str]] = {"features": "tinybert_two_stage", "token logits": "raw_token_kd"}
+"""The raw PyTorch stack of each other work that more than one stack does; it is itself set beside the workload's reference."""
 
 _X86: Final = ("linux/amd64",)
 _EVERYWHERE: Final = ("linux/amd64", "linux/arm64", "darwin/arm64")
@@ -56,19 +97,11 @@ _CPU: Final = ("cpu",)
 _UNBUILT: Final = "no {} module is built yet"
 
 
-def _stack(name: str, title: str, *, missing: str | None = None, workload: Workload = "intent") -> Variant:
-    return Variant("training_step", workload, name, title, missing=missing)
-
-
 def _import(module: str, *, platforms: tuple[str, ...] = _EVERYWHERE, functions: bool = False) -> Variant:
     name = f"import_{module.replace('.', '_')}"
     return Variant(
         "packaging", "intent", name, f"import of {module}", platforms=platforms, functions=functions, module=module
     )
-
-
-def _unbuilt_stack(name: str, title: str, workload: Workload = "intent") -> Variant:
-    return _stack(name, title, missing=_UNBUILT.format("stack"), workload=workload)
 
 
 def _unbuilt_export(name: str, title: str, workload: Workload = "intent") -> Variant:
@@ -79,23 +112,83 @@ def _unbuilt_runtime(name: str, title: str, workload: Workload = "intent") -> Va
     return Variant("inference_latency", workload, name, title, missing=_UNBUILT.format("runtime"))
 
 
+_INTENT: Final[tuple[tuple[str, str, Work, str], ...]] = (
+    ("raw_torch", "raw PyTorch", "output", ""),
+    ("kd_zoo_soft_targets", "KD-Zoo: soft targets", "output", ""),
+    ("hf_trainer", "transformers Trainer", "output", ""),
+    ("accelerate", "accelerate", "output", ""),
+    ("lightning", "Lightning", "output", ""),
+    ("textbrewer", "TextBrewer", "output", "its KD loss has no T²: kd_loss_weight is α T²"),  # noqa: RUF001 - alpha
+    (
+        "ddp",
+        "DDP, frozen teacher outside",
+        "output",
+        "two processes on gloo, each half of the batch and of the threads",
+    ),
+    (
+        "fsdp2",
+        "FSDP2 student, replicated teacher",
+        "output",
+        "two processes on gloo, each half of the batch and of the threads",
+    ),
+    ("cached_teacher", "cached teacher logits", "output", "the cache is full before the clock starts"),
+    ("mixed_refresh", "cached teacher, mixed refresh", "output", "a tenth of each batch's logits are made anew"),
+    ("fast", "the fast path", "output", "cached teacher logits and no dropout"),
+    ("tinybert_two_stage", "TinyBERT, two stages", "features", "its first stage; the second is output KD"),
+    (
+        "textbrewer_features",
+        "TextBrewer: features and attention",
+        "features",
+        "it clips the student's gradients, not the projections'",
+    ),
+    ("kd_zoo_hints", "KD-Zoo: FitNet hints", "hints", ""),
+    ("kd_zoo_attention", "KD-Zoo: attention transfer", "attention", ""),
+    ("kd_zoo_relational", "KD-Zoo: relational", "relational", ""),
+    ("kd_zoo_similarity", "KD-Zoo: SP", "similarity", ""),
+    ("kd_zoo_nst", "KD-Zoo: NST", "nst", ""),
+    ("kd_zoo_pkt", "KD-Zoo: PKT", "pkt", ""),
+    ("multi_teacher", "several teachers", "several teachers", ""),
+)
+_RESPONSE: Final[tuple[tuple[str, str, Work, str], ...]] = (
+    ("raw_sft", "raw PyTorch, answers", "answers", ""),
+    ("trl_sft", "trl SFTTrainer", "answers", ""),
+    ("raw_token_kd", "raw PyTorch, token logits", "token logits", ""),
+    (
+        "trl_gkd",
+        "trl GKDTrainer, off-policy",
+        "token logits",
+        "its divergence is at temperature 1, whatever it is told",
+    ),
+    (
+        "trl_distillation",
+        "trl DistillationTrainer",
+        "on-policy",
+        "a step generates: answers of one length, then reverse KL",
+    ),
+)
+_PROCESSES: Final = ("ddp", "fsdp2")
+_ONE_GPU: Final = "each of its two processes needs a GPU of its own (NCCL), and a run has one"
+_NO_CLASSIFIER: Final = "it sees no label and no logit: only TinyBERT's second stage makes a classifier of that"
+_OPEN_ANSWERS: Final = "an open answer is neither right nor wrong: accuracy is a classifier's"
+
+
+def _stacks() -> Iterator[Variant]:
+    """A row a stack in each of the two training suites."""
+    for suite in TRAINING:
+        for name, title, work, note in _INTENT:
+            if suite == "training_quality" and name == "textbrewer_features":
+                yield Variant(suite, "intent", name, title, work=work, note=note, missing=_NO_CLASSIFIER)
+            elif name in _PROCESSES:
+                yield Variant(suite, "intent", name, title, devices=_CPU, elsewhere=_ONE_GPU, work=work, note=note)
+            else:
+                yield Variant(suite, "intent", name, title, work=work, note=note)
+        for name, title, work, note in _RESPONSE:
+            missing = _OPEN_ANSWERS if suite == "training_quality" else None
+            yield Variant(suite, "response", name, title, work=work, note=note, missing=missing)
+
+
 VARIANTS: Final[tuple[Variant, ...]] = (
-    _stack("raw_torch", "raw PyTorch"),
-    _stack("hf_trainer", "transformers Trainer"),
-    _unbuilt_stack("textbrewer", "TextBrewer"),
-    _unbuilt_stack("kd_zoo_hints", "Knowledge-Distillation-Zoo: FitNet hints"),
-    _unbuilt_stack("kd_zoo_attention", "Knowledge-Distillation-Zoo: attention transfer"),
-    _unbuilt_stack("kd_zoo_relational", "Knowledge-Distillation-Zoo: relational"),
-    _unbuilt_stack("lightning", "Lightning"),
-    _unbuilt_stack("accelerate", "accelerate"),
-    _unbuilt_stack("ddp", "DDP, frozen teacher outside"),
-    _unbuilt_stack("fsdp2", "FSDP2 student, replicated teacher"),
-    _unbuilt_stack("tinybert_two_stage", "TinyBERT, two stages"),
-    _unbuilt_stack("cached_teacher", "cached teacher logits"),
-    _unbuilt_stack("multi_teacher", "several teachers"),
-    _unbuilt_stack("trl_sft", "trl SFTTrainer", "response"),
-    _unbuilt_stack("trl_distillation", "trl DistillationTrainer", "response"),
-    _unbuilt_stack("trl_gkd", "trl GKDTrainer", "response"),
+    *_stacks(),
     # fp32 is exact up to rounding, so equal-length batches are fair; dynamic INT8 scales its activations by the whole batch,
     # so an INT8 answer is only the served one at the served batch size
     Variant("export_accuracy", "intent", "torch_fp32", "PyTorch fp32", batch=64, functions=True),
@@ -103,9 +196,11 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     Variant("export_accuracy", "intent", "onnx_int8", "ONNX dynamic INT8", batch=1, functions=True),
     Variant("export_accuracy", "intent", "openvino_fp32", "OpenVINO fp32", platforms=_X86, batch=64),
     Variant("export_accuracy", "intent", "openvino_int8", "OpenVINO INT8", platforms=_X86, batch=1),
-    _unbuilt_export("onnx_fp16", "ONNX fp16"),
-    _unbuilt_export("onnx_static_int8", "ONNX static INT8"),
-    _unbuilt_export("openvino_int8_weights", "OpenVINO INT8 weights only"),
+    Variant("export_accuracy", "intent", "openvino_int8_weights", "OpenVINO INT8 weights", platforms=_X86, batch=64),
+    Variant("export_accuracy", "intent", "onnx_fp16", "ONNX fp16", batch=64),
+    Variant("export_accuracy", "intent", "onnx_static_int8", "ONNX static INT8", batch=64),
+    Variant("export_accuracy", "intent", "onnx_fused", "ONNX fp32, fused", batch=64),
+    Variant("export_accuracy", "intent", "onnx_int8_fused", "ONNX dynamic INT8, fused", batch=1),
     _unbuilt_export("gguf_f16", "GGUF f16", "response"),
     _unbuilt_export("gguf_q8_0", "GGUF Q8_0", "response"),
     _unbuilt_export("gguf_q6_k", "GGUF Q6_K", "response"),
@@ -115,6 +210,13 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     Variant("inference_latency", "intent", "ort_int8", "ONNX Runtime INT8", devices=_CPU, functions=True),
     Variant("inference_latency", "intent", "openvino_fp32", "OpenVINO fp32", devices=_CPU, platforms=_X86),
     Variant("inference_latency", "intent", "openvino_int8", "OpenVINO INT8", devices=_CPU, platforms=_X86),
+    Variant(
+        "inference_latency", "intent", "openvino_int8_weights", "OpenVINO INT8 weights", devices=_CPU, platforms=_X86
+    ),
+    Variant("inference_latency", "intent", "ort_fp16", "ONNX Runtime fp16", devices=_CPU),
+    Variant("inference_latency", "intent", "ort_static_int8", "ONNX Runtime static INT8", devices=_CPU),
+    Variant("inference_latency", "intent", "ort_fused", "ONNX Runtime fp32, fused", devices=_CPU),
+    Variant("inference_latency", "intent", "ort_int8_fused", "ONNX Runtime INT8, fused", devices=_CPU),
     _unbuilt_runtime("torch_compiled", "PyTorch compiled"),
     _unbuilt_runtime("llama_cpp", "llama.cpp", "response"),
     Variant("packaging", "intent", "image", "the image", platforms=("linux/amd64", "linux/arm64"), functions=True),
@@ -129,6 +231,7 @@ VARIANTS: Final[tuple[Variant, ...]] = (
 )
 
 _TRAINING: Final[tuple[Suite, ...]] = ("training_step",)
+_QUALITY: Final[tuple[Suite, ...]] = ("training_quality",)
 _EXPORT: Final[tuple[Suite, ...]] = ("export_accuracy",)
 _SERVING: Final[tuple[Suite, ...]] = ("inference_latency",)
 _PACKAGING: Final[tuple[Suite, ...]] = ("packaging",)
@@ -136,7 +239,8 @@ _PACKAGING: Final[tuple[Suite, ...]] = ("packaging",)
 _METRICS: Final = (
     Metric("step_s", "step", "time", "s", _TRAINING),
     Metric("samples_per_s", "samples/s", "throughput", "per_s", _TRAINING),
-    Metric("peak_fraction", "of matmul peak", "time", "share", _TRAINING),
+    Metric("floor_s", "its floor", "time", "s", _TRAINING),
+    Metric("peak_fraction", "floor / step", "time", "share", _TRAINING),
     Metric("teacher_forward_share", "teacher forward", "time", "share", _TRAINING),
     Metric("student_forward_share", "student forward", "time", "share", _TRAINING),
     Metric("backward_share", "backward", "time", "share", _TRAINING),
@@ -146,7 +250,16 @@ _METRICS: Final = (
     Metric("step_flop", "work a step", "static", "flop", _TRAINING),
     Metric("tensor_rmse", "tensor RMSE / tolerance", "tensors", "share", _TRAINING),
     Metric("trained_accuracy", "accuracy of a student trained here", "trained", "share", _TRAINING),
-    Metric("peak_bytes", "peak memory", "memory", "bytes", _TRAINING + _SERVING),
+    Metric("trial_accuracy", "accuracy", "trained", "share", _QUALITY),
+    Metric("trial_delta", "accuracy against raw PyTorch", "trained", "points", _QUALITY),
+    Metric("time_to_accuracy_s", "time to the goal", "time", "s", _QUALITY),
+    Metric("train_s", "training", "time", "s", _QUALITY),
+    Metric("setup_s", "of it before the first step", "time", "s", _QUALITY),
+    Metric("examples_per_s", "examples/s of its steps", "throughput", "per_s", _QUALITY),
+    # what else keeps a package busy is in its joules as it is in a time: the same doubts
+    Metric("cpu_energy_j", "energy of the CPU packages", "time", "J", _QUALITY),
+    Metric("gpu_energy_j", "energy of the GPUs", "time", "J", _QUALITY),
+    Metric("peak_bytes", "peak memory", "memory", "bytes", _TRAINING + _QUALITY + _SERVING),
     Metric("p50_s", "p50", "time", "s", _SERVING),
     Metric("p95_s", "p95", "time", "s", _SERVING),
     Metric("p99_s", "p99", "time", "s", _SERVING),
@@ -162,6 +275,7 @@ _METRICS: Final = (
     Metric("throttled_share", "throttled (sum over CPUs)", "time", "share", _SERVING),
     Metric("late_share", "late calls", "time", "share", _SERVING),
     Metric("ratio", "against the reference", "ratio", "ratio", _TRAINING + _SERVING),
+    Metric("method_ratio", "other work, beside raw PyTorch", "ratio", "ratio", _TRAINING),
     Metric("accuracy", "accuracy", "quality", "share", _EXPORT),
     Metric("accuracy_delta", "accuracy delta", "export_delta", "points", _EXPORT),
     Metric("mean_kl", "mean KL", "export_delta", "", _EXPORT),

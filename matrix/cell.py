@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from matrix.strict import Strict
 
-Suite = Literal["training_step", "export_accuracy", "inference_latency", "packaging"]
+Suite = Literal["training_step", "training_quality", "export_accuracy", "inference_latency", "packaging"]
 Workload = Literal["intent", "response"]
+
+TRAINING: Final[tuple[Suite, ...]] = ("training_step", "training_quality")
+"""The suites whose variants are training stacks."""
 
 
 class Cell(Strict):
@@ -37,6 +40,11 @@ class Cell(Strict):
             for key in ("mode", "batch", "length", "memory_mb", "init", "every_ms", "examples")
             if (value := getattr(self, key)) is not None
         }
+
+    @property
+    def trains(self) -> bool:
+        """Whether a training stack is at work in it."""
+        return self.suite in TRAINING
 
     @property
     def id(self) -> str:

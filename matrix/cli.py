@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from matrix.commands import judge, measure, sign
+from matrix.commands import distill, export, judge, label, measure, sign
 
 _HELP = """Measure distilled models on every target, and say which of the numbers may be believed.
 
@@ -12,7 +12,10 @@ _HELP = """Measure distilled models on every target, and say which of the number
   matrix doctor            what can this host run?
   matrix provide cpu       make what a run needs: its image, or its packages
   matrix plan cpu          what would be measured, and why not the rest?
+  matrix label PROMPTS     have a teacher answer prompts, to learn from
   matrix run cpu           measure: trains, exports, times; seals and signs a bundle
+  matrix distill --out DIR train a student, the fast way, and save it
+  matrix export STUDENT    turn a student into what a service loads
   matrix report            judge every bundle, write reports/latest/
   matrix explain CELL      how did a number come to be what it is?
   matrix gate              may it ship? answers by its exit code
@@ -37,6 +40,9 @@ for _command in (
     measure.build,
     measure.images_group,
     measure.run_command,
+    distill.distill,
+    export.export,
+    label.label,
     judge.report,
     judge.explain,
     judge.gate,

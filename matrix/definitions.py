@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -39,6 +40,13 @@ def file_text(path: Path) -> str:
         raise DataError(f"{path} cannot be read", remedy=f"give a text file that exists ({error})") from None
 
 
+def variant_sources(names: Iterable[str]) -> dict[str, str]:
+    """The source of each variant that has a module of its own name; a runtime is a way to call one of another name."""
+    folders = [PACKAGE / "workloads" / kind for kind in ("distill", "export", "serve")]
+    paths = [folder / f"{name}.py" for name in names for folder in folders]
+    return {path.stem: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+
+
 def suites() -> Path:
     """The folder of the suites: beside the package in a checkout, inside it in an installed wheel.
 
@@ -55,7 +63,7 @@ def suite_digest() -> str:
     """Digest of all source that decides what a measured number means: suites, workloads, plug-in, what it counts with."""
     trees = [*suites().glob("*.py"), suites() / "pytest.ini"]
     workloads = [path for path in (PACKAGE / "workloads").rglob("*") if path.suffix in {".py", ".toml"}]
-    deciding = (*workloads, *(PACKAGE / name for name in ("plugin.py", "load.py", "ranks.py", "flops.py")))
+    deciding = (*workloads, *(PACKAGE / name for name in ("plugin.py", "energy.py", "load.py", "ranks.py", "flops.py")))
     return digest([tree_digest(deciding, PACKAGE), tree_digest(trees, suites())])
 
 

@@ -5,14 +5,16 @@ An estimate is never promoted: it stands beside a number and never in its place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from matrix.catalog import METRICS
 from matrix.cell import Suite, Workload
+from matrix.floors import Floor, Peak, seconds
+from matrix.profile import Profile
 from matrix.strict import Strict, parse_toml
 from matrix.verdict import Judged
 
@@ -48,12 +50,23 @@ class Estimate(Strict):
     assumption: str
     place: Place | None = None
     incomparable: str | None = None
+    floor: Floor | None = None
 
 
 class Estimates(Strict):
-    """Every estimate, in the note's order."""
+    """Every estimate, in the note's order, and the published peaks that their floors are counted at."""
 
+    peak: dict[str, Peak]
     estimate: tuple[Estimate, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _floors_have_peaks(self) -> Self:
+        for one in self.estimate:
+            if one.floor and (one.floor.peak not in self.peak or one.unit not in {"s", "per_s"}):
+                raise ValueError(
+                    f"{one.what}: a floor is of a time or a rate, at one of the peaks {', '.join(self.peak)}"
+                )
+        return self
 
 
 Status = Literal["hit", "miss", "not comparable", "not measured"]
@@ -61,12 +74,21 @@ Status = Literal["hit", "miss", "not comparable", "not measured"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """An estimate beside its measurement."""
+    """An estimate beside its measurement, and beside its floor where that can be counted: in the estimate's unit."""
 
     estimate: Estimate
     status: Status
     judged: Judged | None
     why: str
+    floor: float | None = None
+
+    @property
+    def above_floor(self) -> tuple[float, float] | None:
+        """How many times the floor's time the range takes."""
+        if self.floor is None:
+            return None
+        low, high = self.estimate.low / self.floor, self.estimate.high / self.floor
+        return (low, high) if self.estimate.unit == "s" else (1 / high, 1 / low)
 
 
 def parse_estimates(text: str, where: str = "estimates.toml") -> Estimates:
@@ -132,3 +154,16 @@ def compare(estimate: Estimate, judged: Sequence[Judged]) -> Comparison:
         return Comparison(estimate, "not comparable", same[-1], estimate.incomparable)
     status, why = _verdict(estimate, same[-1])
     return Comparison(estimate, status, same[-1], why)
+
+
+def _floor(estimate: Estimate, peaks: Mapping[str, Peak], profile: Profile) -> float | None:
+    """The shortest time or the highest rate that the estimate's work allows."""
+    if estimate.floor is None:
+        return None
+    least = seconds(estimate.floor, peaks[estimate.floor.peak], profile)
+    return least if estimate.unit == "s" else estimate.floor.examples / least
+
+
+def beside(estimates: Estimates, judged: Sequence[Judged], profile: Profile) -> list[Comparison]:
+    """Every estimate beside its measurement and its floor; `profile` has the shapes that the note plans with (full)."""
+    return [replace(compare(one, judged), floor=_floor(one, estimates.peak, profile)) for one in estimates.estimate]

@@ -9,6 +9,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from matrix import trials
 from matrix.bundle import Evidence
 from matrix.catalog import METRICS
 from matrix.errors import UsageError
@@ -59,6 +60,10 @@ def _launches(one: Evidence, finding: Finding) -> Iterator[Step]:
     yield from _lost(one, finding)
     if finding.metric == "ratio":
         yield from _pairs(one, finding)
+        return
+    if finding.cell.suite == "training_quality":
+        for index, value in trials.launch_values(one, finding.cell, finding.metric).items():
+            yield f"launch {index}", show(value, finding.unit)
         return
     values = launch_values(one, finding.cell, finding.metric)
     for (index, launch), value in zip(sorted(measured.items()), values, strict=False):

@@ -14,21 +14,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from matrix import quality, stats
+from matrix import quality, stats, trials
 from matrix.bundle import Bundle, Evidence, Measured
 from matrix.canonical import digest
 from matrix.catalog import METRICS
 from matrix.cell import Cell
-from matrix.health import TOLERATED_LAUNCHES, doubts_of
-from matrix.number import CONFIDENCE, Number, reference_of
+from matrix.health import Reasons, doubts_about
+from matrix.number import CONFIDENCE, Number, over_launches, reference_of, same_work
 from matrix.ranks import quantile
 from matrix.sample import Tensor
 from matrix.target import Kind
-from matrix.verdict import Doubt, Finding, Reason
+from matrix.verdict import Finding, Reason
 
-RERUN = "rerun_max_dlogit"
-_RERUN_TOLERANCE = 1e-4
-"""A logit may move by rounding where a runtime sums in another order the second time; the fp32 parity bound."""
 PART = "bytes:"
 """What the facts about an image's parts begin with; the part's name follows."""
 _CAUSES = 3
@@ -36,27 +33,13 @@ _CAUSES = 3
 _BUILDS = {"cold_build_s", "warm_build_s"}
 QUANTILES = {"p50_s": 0.5, "p95_s": 0.95, "p99_s": 0.99}
 Floats = npt.NDArray[np.float64]
-Reasons = tuple[tuple[Reason, ...], tuple[Reason, ...]]
-"""Doubts and faults."""
-
-
-def _over_launches(metric: str, values: Sequence[float], samples: int) -> Number:
-    """A number that each launch says once; its bounds are the extreme launches."""
-    interval = stats.geometric_interval(values) or stats.mean_interval(values)
-    # the same bytes, the same count: exact, unless it is one launch's time
-    if len(set(values)) == 1 and (len(values) > 1 or METRICS[metric].kind == "static"):
-        interval = stats.Interval(values[0], values[0], values[0])
-    value = interval.value if interval else values[0] if len(values) == 1 else math.nan
-    confidence = stats.median_launch_confidence(len(values))
-    low, high = (interval.low, interval.high) if interval else (None, None)
-    return Number(metric, value, low, high, min(values), max(values), confidence, samples, {})
 
 
 def _quantile_over_launches(metric: str, q: float, launches: Sequence[Floats], confidence: float) -> Number:
     """A quantile: each launch's own order-statistic bounds, and of those the worst launch's."""
     points = [quantile([float(s) for s in launch], q) for launch in launches]
     bounds = [stats.quantile_bounds([float(s) for s in launch], q, confidence) for launch in launches]
-    number = _over_launches(metric, points, min(len(launch) for launch in launches))
+    number = over_launches(metric, points, min(len(launch) for launch in launches))
     lows, highs = [low for low, _ in bounds if low is not None], [high for _, high in bounds if high is not None]
     if len(highs) < len(
         launches
@@ -70,25 +53,25 @@ def _facts(launches: Sequence[Measured]) -> Iterator[Number]:
     for name in sorted({name for one in launches for name in one.evidence.facts}):
         values = [one.evidence.facts[name] for one in launches if name in one.evidence.facts]
         if name in METRICS and len(values) == len(launches):
-            yield _over_launches(name, values, 1)
+            yield over_launches(name, values, 1)
 
 
 def _training(cell: Cell, launches: Sequence[Measured], confidence: float) -> Iterator[Number]:
     medians = [quantile(list(one.samples), 0.5) for one in launches]
     yield _quantile_over_launches("step_s", 0.5, [one.samples for one in launches], confidence)
-    yield _over_launches("samples_per_s", [(cell.batch or 1) / m for m in medians], 1)
+    yield over_launches("samples_per_s", [(cell.batch or 1) / m for m in medians], 1)
     peaks = [one.evidence.facts.get("matmul_flop_per_s") for one in launches]
     work = [one.evidence.facts.get("step_flop") for one in launches]
     if all(peaks) and all(work):
-        shares = [
-            flop / seconds / peak for flop, seconds, peak in zip(work, medians, peaks, strict=True) if flop and peak
-        ]
-        yield _over_launches("peak_fraction", shares, 1)
+        floors = [flop / peak for flop, peak in zip(work, peaks, strict=True) if flop and peak]
+        yield over_launches("floor_s", floors, 1)
+        shares = [floor / seconds for floor, seconds in zip(floors, medians, strict=True)]
+        yield over_launches("peak_fraction", shares, 1)
 
 
 def _latency(cell: Cell, launches: Sequence[Measured], confidence: float) -> Iterator[Number]:
     if cell.mode == "cold":
-        yield _over_launches("start_s", [float(one.samples[0]) for one in launches], 1)
+        yield over_launches("start_s", [float(one.samples[0]) for one in launches], 1)
         return
     for metric, q in QUANTILES.items():
         yield _quantile_over_launches(metric, q, [one.samples for one in launches], confidence)
@@ -117,7 +100,8 @@ def _ratio(evidence: Evidence, cell: Cell) -> Iterator[Number]:
         return
     logs = paired_log_ratios(evidence.launches_of(cell.id), evidence.launches_of(reference.id))
     if logs:
-        yield replace(_over_launches("ratio", [math.exp(value) for value in logs], 1), launches=len(logs))
+        metric = "ratio" if same_work(cell, reference) else "method_ratio"
+        yield replace(over_launches(metric, [math.exp(value) for value in logs], 1), launches=len(logs))
 
 
 def _batteries(evidence: Evidence) -> list[tuple[Tensor, ...]]:
@@ -178,7 +162,7 @@ def _packaging(launches: Sequence[Measured]) -> Iterator[Number]:
         if number.metric == "image_bytes":
             yield replace(number, notes=_causes(launches[0]))
         elif number.metric in _BUILDS:
-            yield replace(_over_launches(number.metric, [launches[0].evidence.facts[number.metric]], 1), launches=1)
+            yield replace(over_launches(number.metric, [launches[0].evidence.facts[number.metric]], 1), launches=1)
         else:
             yield number
 
@@ -195,94 +179,34 @@ def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured], confi
     elif cell.suite == "packaging":
         yield from _packaging(launches)
         return
+    elif cell.suite == "training_quality":
+        yield from trials.numbers(evidence, cell)
     else:
         yield from (_training if cell.suite == "training_step" else _latency)(cell, launches, confidence)
         yield from _ratio(evidence, cell)
-    if cell.suite == "training_step" and reference_of(cell, evidence.bundle.planned) == cell:
+    if (cell.suite, cell.workload) == ("training_step", "intent") and reference_of(
+        cell, evidence.bundle.planned
+    ) == cell:
         yield from _tensor_rmse(evidence)
         yield from _trained_accuracy(evidence, launches[0].evidence.device, confidence)
     yield from _facts(launches)
-
-
-def _merged(doubts: Mapping[int, Sequence[Doubt]], kind: Kind, launches: int) -> tuple[list[Reason], list[Reason]]:
-    """Doubts and faults about one kind of number: a doubt counts when more launches share it than may be bad by chance."""
-    found: dict[str, list[Doubt]] = {}
-    for several in doubts.values():
-        for doubt in {d.reason.rule: d for d in several if kind in d.kinds}.values():
-            found.setdefault(doubt.reason.rule, []).append(doubt)
-    counted: list[Reason] = []
-    fatal: list[Reason] = []
-    for several in found.values():
-        number = f"{several[0].reason.number} (in {len(several)} of {launches} launches)"
-        reason = several[0].reason.model_copy(update={"number": number})
-        if any(doubt.fatal for doubt in several):
-            fatal.append(reason)
-        elif len(several) > TOLERATED_LAUNCHES * launches:
-            counted.append(reason)
-    return counted, fatal
-
-
-def _lost(evidence: Evidence, cell: Cell, measured: int) -> list[Reason]:
-    planned = sum(cell.id in launch.order for launch in evidence.bundle.launches)
-    if measured == planned:
-        return []
-    remedy = "see the bundle's launches for each error"
-    return [
-        Reason(
-            rule="launch_lost", number=f"measured in {measured} of {planned} launches", threshold="all", remedy=remedy
-        )
-    ]
-
-
-def _unstable(evidence: Evidence, launches: Sequence[Measured]) -> list[Reason]:
-    """A quality cell whose answers differ between launches, or within one, is no property of the checkpoint."""
-    strays = max((one.evidence.facts.get(RERUN, 0.0) for one in launches), default=0.0)
-    if strays > _RERUN_TOLERANCE:
-        number = f"a second run moves a logit by {strays:.1e}"
-        return [
-            Reason(
-                rule="not_deterministic",
-                number=number,
-                threshold=f"at most {_RERUN_TOLERANCE:.0e}",
-                remedy="find what is random",
-            )
-        ]
-    names = {one.evidence.outputs for one in launches if one.evidence.outputs}
-    answers = [np.argmax(evidence.arrays[name], axis=1) for name in sorted(names)]
-    flips = max((int((other != answers[0]).sum()) for other in answers[1:]), default=0)
-    if not flips:
-        return []
-    return [
-        Reason(
-            rule="not_deterministic",
-            number=f"{flips} answers differ between launches",
-            threshold="none",
-            remedy="find what is random",
-        )
-    ]
-
-
-def _doubts(evidence: Evidence, cell: Cell, kind: Kind) -> Reasons:
-    """Doubts and faults about numbers of this kind that rest on this cell."""
-    launches = evidence.launches_of(cell.id)
-    records = {record.index: record for record in evidence.bundle.launches}
-    doubts = {index: doubts_of(one, records[index]) for index, one in launches.items()}
-    counted, fatal = _merged(doubts, kind, len(launches))
-    every = list(launches.values())
-    return (*_lost(evidence, cell, len(every)), *_unstable(evidence, every), *counted), tuple(fatal)
 
 
 def _about(cell: Cell, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     return tuple(reason.model_copy(update={"number": f"{cell.variant}: {reason.number}"}) for reason in reasons)
 
 
-def _reasons(evidence: Evidence, cell: Cell, kind: Kind) -> Reasons:
-    """Doubts and faults about a number: of its own cell, and of the reference's for one that compares with it."""
-    doubts, faults = _doubts(evidence, cell, kind)
-    reference = reference_of(cell, evidence.bundle.planned) if kind in {"ratio", "export_delta"} else None
+def _compares(metric: str) -> bool:
+    return METRICS[metric].kind in {"ratio", "export_delta"} or metric == trials.PAIRED
+
+
+def _reasons(evidence: Evidence, cell: Cell, kind: Kind, *, compared: bool) -> Reasons:
+    """Doubts and faults about a number: of its own cell, and of the reference's for one that is `compared` with it."""
+    doubts, faults = doubts_about(evidence, cell, kind)
+    reference = reference_of(cell, evidence.bundle.planned) if compared else None
     if reference is None or reference == cell:
         return doubts, faults
-    theirs = [_about(reference, reasons) for reasons in _doubts(evidence, reference, kind)]
+    theirs = [_about(reference, reasons) for reasons in doubts_about(evidence, reference, kind)]
     return (*doubts, *theirs[0]), (*faults, *theirs[1])
 
 
@@ -295,8 +219,9 @@ def findings_of(evidence: Evidence, confidence: float = CONFIDENCE) -> list[Find
     for cell in evidence.bundle.planned:
         launches = list(evidence.launches_of(cell.id).values())
         numbers = list(_numbers(evidence, cell, launches, confidence) if launches else _none(cell))
-        reasons = {kind: _reasons(evidence, cell, kind) for kind in {METRICS[number.metric].kind for number in numbers}}
-        found += [_finding(evidence, cell, one, launches, reasons[METRICS[one.metric].kind]) for one in numbers]
+        asked = {one.metric: (METRICS[one.metric].kind, _compares(one.metric)) for one in numbers}
+        reasons = {key: _reasons(evidence, cell, key[0], compared=key[1]) for key in set(asked.values())}
+        found += [_finding(evidence, cell, one, launches, reasons[asked[one.metric]]) for one in numbers]
     return found
 
 

@@ -1,13 +1,20 @@
-"""Turns what a launch recorded into doubts. Pure: thresholds are here with their reasons, and nothing is measured."""
+"""Turns what launches recorded into doubts. Pure: thresholds are here with their reasons, and nothing is measured."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final, get_args
 
-from matrix.bundle import Measured
+import numpy as np
+
+from matrix.bundle import Evidence, Measured
+from matrix.cell import Cell
 from matrix.sample import ClockCheck, LaunchRecord, Load, Timing
 from matrix.target import Kind
 from matrix.verdict import Doubt, Reason
+
+Reasons = tuple[tuple[Reason, ...], tuple[Reason, ...]]
+"""Doubts and faults."""
 
 TIMED: Final[frozenset[Kind]] = frozenset({"time", "throughput", "ratio"})
 EVERY: Final[frozenset[Kind]] = frozenset(get_args(Kind))
@@ -23,6 +30,10 @@ MAX_THROTTLED: Final = 0.01
 
 TOLERATED_LAUNCHES: Final = 0.2
 """Share of launches that may be doubtful: gates judge the largest launch, so one bad launch in five can only make it stricter."""
+
+RERUN: Final = "rerun_max_dlogit"
+_RERUN_TOLERANCE: Final = 1e-4
+"""A logit may move by rounding where a runtime sums in another order the second time; the fp32 parity bound."""
 
 _FALLBACK: Final = "PYTORCH_ENABLE_MPS_FALLBACK"
 
@@ -129,3 +140,72 @@ def doubts_of(measured: Measured, record: LaunchRecord) -> list[Doubt]:
     timing = measured.evidence.timing
     found = [*(_of_timing(timing) if timing else ()), *_of_load(measured.evidence.load)]
     return [*found, *_of_clock(record.clock), *_of_limits(record), *_of_fallbacks(record)]
+
+
+def _merged(doubts: Mapping[int, Sequence[Doubt]], kind: Kind, launches: int) -> tuple[list[Reason], list[Reason]]:
+    """Doubts and faults about one kind of number: a doubt counts when more launches share it than may be bad by chance."""
+    found: dict[str, list[Doubt]] = {}
+    for several in doubts.values():
+        for doubt in {d.reason.rule: d for d in several if kind in d.kinds}.values():
+            found.setdefault(doubt.reason.rule, []).append(doubt)
+    counted: list[Reason] = []
+    fatal: list[Reason] = []
+    for several in found.values():
+        number = f"{several[0].reason.number} (in {len(several)} of {launches} launches)"
+        reason = several[0].reason.model_copy(update={"number": number})
+        if any(doubt.fatal for doubt in several):
+            fatal.append(reason)
+        elif len(several) > TOLERATED_LAUNCHES * launches:
+            counted.append(reason)
+    return counted, fatal
+
+
+def _lost(evidence: Evidence, cell: Cell, measured: int) -> list[Reason]:
+    planned = sum(cell.id in launch.order for launch in evidence.bundle.launches)
+    if measured == planned:
+        return []
+    remedy = "see the bundle's launches for each error"
+    return [
+        Reason(
+            rule="launch_lost", number=f"measured in {measured} of {planned} launches", threshold="all", remedy=remedy
+        )
+    ]
+
+
+def _unstable(evidence: Evidence, launches: Sequence[Measured]) -> list[Reason]:
+    """An export whose answers differ between launches, or within one, is no property of the checkpoint."""
+    strays = max((one.evidence.facts.get(RERUN, 0.0) for one in launches), default=0.0)
+    if strays > _RERUN_TOLERANCE:
+        number = f"a second run moves a logit by {strays:.1e}"
+        return [
+            Reason(
+                rule="not_deterministic",
+                number=number,
+                threshold=f"at most {_RERUN_TOLERANCE:.0e}",
+                remedy="find what is random",
+            )
+        ]
+    names = {one.evidence.outputs for one in launches if one.evidence.outputs}
+    answers = [np.argmax(evidence.arrays[name], axis=1) for name in sorted(names)]
+    flips = max((int((other != answers[0]).sum()) for other in answers[1:]), default=0)
+    if not flips:
+        return []
+    return [
+        Reason(
+            rule="not_deterministic",
+            number=f"{flips} answers differ between launches",
+            threshold="none",
+            remedy="find what is random",
+        )
+    ]
+
+
+def doubts_about(evidence: Evidence, cell: Cell, kind: Kind) -> Reasons:
+    """Doubts and faults about numbers of this kind that rest on this cell."""
+    launches = evidence.launches_of(cell.id)
+    records = {record.index: record for record in evidence.bundle.launches}
+    doubts = {index: doubts_of(one, records[index]) for index, one in launches.items()}
+    counted, fatal = _merged(doubts, kind, len(launches))
+    every = list(launches.values())
+    strays = [] if cell.suite == "training_quality" else _unstable(evidence, every)  # each launch's student is another
+    return (*_lost(evidence, cell, len(every)), *strays, *counted), tuple(fatal)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from matrix.canonical import digest
 from matrix.cell import Cell
+from matrix.errors import EvidenceError
 from matrix.job import Prepared
 from matrix.profile import Profile
 
@@ -14,15 +15,25 @@ PROTOCOL: Final = 1
 
 
 def _subject(cell: Cell, prepared: Prepared) -> dict[str, Any]:
-    """What the cell works on: configurations for a training step, the trained student's own weights for all else."""
-    if cell.suite == "training_step":
+    """What the cell works on: configurations for a training step, the trained student's own weights for all else.
+
+    Raises:
+        EvidenceError: the cell is of the response workload, which was not prepared.
+    """
+    if cell.workload == "response":
+        if prepared.response is None:
+            raise EvidenceError(f"no conversations were prepared for {cell.id}", remedy="prepare the workload again")
+        return {"tokenizer": prepared.response.tokenizer_sha256, "examples": prepared.response.sha256}
+    if cell.trains:
         return {
+            "tokenizer": prepared.tokenizer_sha256,
             "teacher": prepared.teacher_model.config_sha256,
             "teacher_weights": prepared.teacher_model.weights_sha256,
             "student": prepared.student_model.config_sha256,
             "examples": prepared.data.train.sha256,
         }
     return {
+        "tokenizer": prepared.tokenizer_sha256,
         "student": prepared.student_model.config_sha256,
         "student_weights": prepared.student_model.weights_sha256,
         "examples": prepared.data.evaluation.sha256,
@@ -37,7 +48,6 @@ def workload_id(cell: Cell, profile: Profile, prepared: Prepared, *, suite_sha25
             "suites": suite_sha256,
             "cell": cell.model_dump(mode="json"),
             "profile": profile.model_dump(mode="json"),
-            "tokenizer": prepared.tokenizer_sha256,
             "dtype": dtype,
             **_subject(cell, prepared),
         }

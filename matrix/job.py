@@ -18,9 +18,13 @@ from matrix.target import Target
 
 
 class WorkloadSpec(Strict):
-    """Which data and models the user asked for: "embedded", a path or a hub id; models default to their configuration."""
+    """Which data and models the user asked for: "embedded", a path or a hub id; models default to their configuration.
+
+    `answers` is what the response workload learns from: "embedded", or the path of a file that `matrix label` wrote.
+    """
 
     data: str = "embedded"
+    answers: str = "embedded"
     teacher: str | None = None
     student: str | None = None
 
@@ -77,10 +81,22 @@ class Artifact(Strict):
     seconds: float
 
 
+class ResponseIdentity(Strict):
+    """The conversations that a response student is trained on: `sha256` is of the answered prompts that they are cut from."""
+
+    source: str
+    examples: int
+    sha256: str
+    tokenizer_sha256: str
+    conversations: str
+
+
 class Prepared(Strict):
     """All identities of a workload, once its student is trained and exported.
 
-    `student`, `exports` and `examples` are keys of the cache; `reused` says that the student was found there.
+    `student`, `exports`, `examples` and `response.conversations` are keys of the cache; `reused` says that the student was found
+    there. `response` is None where no cell of the response workload is planned. `teachers` are keys too, of those that trials
+    learn from: trained here, the second from another seed.
     """
 
     data: DataIdentity
@@ -93,6 +109,8 @@ class Prepared(Strict):
     exports: str
     examples: str
     reused: bool
+    response: ResponseIdentity | None = None
+    teachers: tuple[str, ...] = ()
 
     @property
     def subject(self) -> str:
@@ -138,6 +156,10 @@ class Image(Strict):
     def compressed_bytes(self) -> int:
         """Bytes that a pull moves."""
         return sum(layer.compressed_bytes for layer in self.layers)
+
+
+CacheKind = Literal["teachers", "logits", "students", "exports", "examples", "conversations"]
+"""What is made once and kept, a folder of the cache each."""
 
 
 class Folders(Strict):

@@ -34,6 +34,8 @@ _UNIMPORTED = {
     "protobuf": "likewise, in one of its transformers; a session parses its model in C++",
 }
 """What the Lambda function's packages require and the function never imports: each is start-up time and attack surface."""
+_SOURCE_ONLY = "textbrewer"
+"""The one package without a wheel: pure Python, built when an image is (images/Dockerfile)."""
 
 
 class Lock(NamedTuple):
@@ -218,9 +220,10 @@ def _compiled(lock: Lock, asked: Iterable[Requirement], before: Mapping[str, str
 
 
 def _options(lock: Lock) -> Iterator[str]:
-    """Of uv. Without `--no-config` a setting of the caller's could decide; wheels only, so that no build decides either."""
+    """Of uv. Without `--no-config` a setting of the caller's could decide; wheels only (but for one): no build decides either."""
     yield from ("pip", "compile", "--quiet", "--no-config", "--python", sys.executable, "--python-version", PYTHON)
     yield from ("--python-platform", lock.platform, "--only-binary", ":all:", "--generate-hashes")
+    yield from ("--no-binary", _SOURCE_ONLY)
     yield from ("--no-header", "--no-emit-index-url", "--no-emit-find-links")
     if not lock.cpu_torch:
         return

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 from matrix.catalog import VARIANTS, Variant
-from matrix.cell import Cell, Exclusion, Plan
+from matrix.cell import TRAINING, Cell, Exclusion, Plan
 from matrix.profile import Profile
 from matrix.target import Executor, Target
 
@@ -27,7 +27,12 @@ def _cells(variant: Variant, profile: Profile, target: Target) -> Iterator[Cell]
     """The cells of one variant: its suite says which parameters vary."""
     same = {"suite": variant.suite, "workload": variant.workload, "variant": variant.name}
     if variant.suite == "training_step":
-        yield Cell(**same, batch=profile.training_batch, length=profile.training_length)
+        own = variant.workload == "response"
+        batch = profile.response.batch if own else profile.training_batch
+        yield Cell(**same, batch=batch, length=profile.response.length if own else profile.training_length)
+    elif variant.suite == "training_quality":
+        trial = profile.trial
+        yield Cell(**same, batch=trial.batch, length=trial.length, examples=trial.examples * trial.epochs)
     elif variant.suite == "export_accuracy":
         yield Cell(**same, batch=variant.batch, examples=target.evaluation_examples)
     elif variant.suite == "packaging":
@@ -42,7 +47,7 @@ def _cells(variant: Variant, profile: Profile, target: Target) -> Iterator[Cell]
 
 def _reason_for_function(variant: Variant, target: Target) -> str | None:
     """Why a function does not run `variant`."""
-    if variant.suite == "training_step":
+    if _trains(variant):
         return f"{target.title} serves and never trains: a function's time, memory and disk end long before an epoch"
     if variant.workload == "response":
         return f"{target.title} is too small for an 8B model"
@@ -66,8 +71,13 @@ def _reason_against(variant: Variant, target: Target, executor: Executor | None)
     if target.platform not in variant.platforms:
         return f"{variant.title} has no packages that ship for {target.platform} here"
     if target.device not in variant.devices:
-        return f"{variant.title} runs on the CPU: its time belongs to the CPU targets, not to {target.title}"
+        plain = f"{variant.title} runs on the CPU: its time belongs to the CPU targets, not to {target.title}"
+        return variant.elsewhere or plain
     return variant.missing
+
+
+def _trains(variant: Variant) -> bool:
+    return variant.suite in TRAINING
 
 
 def _is_timed(variant: Variant) -> bool:
@@ -83,6 +93,11 @@ def make_plan(name: str, target: Target, profile: Profile, executor: Executor | 
     excluded: list[Exclusion] = []
     for variant in VARIANTS:
         reason = _reason_against(variant, target, executor or next(iter(target.executors), None))
+        if reason is None and variant.suite not in profile.suites:
+            reason = f"the profile {profile.name} leaves out this suite: {', '.join(profile.suites)}"
+        chosen = profile.chosen(variant.suite)
+        if reason is None and chosen is not None and variant.name not in chosen:
+            reason = f"the profile {profile.name} asks for {', '.join(chosen)} only"
         for cell in _cells(variant, profile, target):
             if reason is None:
                 planned.append(cell)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -39,15 +39,12 @@ class _Follower:
 
 
 @contextmanager
-def _started(order: Order) -> Iterator[subprocess.Popen[bytes]]:
+def _started(arguments: Sequence[str], folder: Path, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """The process in a group of its own, which does not outlive this block."""
-    folders = Folders(cache=str(order.cache.resolve()), out=str(order.folder.resolve()))
-    job, file = order.job.model_copy(update={"folders": folders}), order.folder.resolve() / "job.json"
-    file.write_text(job.model_dump_json(), encoding="utf-8")
-    with (order.folder / "log.txt").open("ab") as log:
+    with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - our own modules, by this interpreter; one system call before it
-            [sys.executable, *job.command(str(definitions.suites()), str(file))],
-            env={**os.environ, **order.variables},
+            [sys.executable, *arguments],
+            env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -62,16 +59,27 @@ def _started(order: Order) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def run(order: Order, watch: Watch) -> End:
-    """Run the process to its end or its time limit, passing its events on as they come."""
-    follower, started = _Follower(order.folder / EVENTS), time.monotonic()
-    with _started(order) as process:
+def call(
+    arguments: Sequence[str], folder: Path, watch: Watch, *, variables: Mapping[str, str], timeout_s: float
+) -> End:
+    """Run Python with `arguments` to its end or its time limit, passing on the events that it writes into `folder`."""
+    follower, started = _Follower(folder / EVENTS), time.monotonic()
+    with _started(arguments, folder, variables) as process:
         while process.poll() is None:
             for event in follower.new():
                 watch(event)
-            if time.monotonic() - started > order.timeout_s:
+            if time.monotonic() - started > timeout_s:
                 return End(exit_code=124, timed_out=True, seconds=time.monotonic() - started)
             time.sleep(_POLL_S)
         for event in follower.new():
             watch(event)
     return End(exit_code=process.returncode, timed_out=False, seconds=time.monotonic() - started)
+
+
+def run(order: Order, watch: Watch) -> End:
+    """Run the order's process to its end or its time limit, passing its events on as they come."""
+    folders = Folders(cache=str(order.cache.resolve()), out=str(order.folder.resolve()))
+    job, file = order.job.model_copy(update={"folders": folders}), order.folder.resolve() / "job.json"
+    file.write_text(job.model_dump_json(), encoding="utf-8")
+    arguments = job.command(str(definitions.suites()), str(file))
+    return call(arguments, order.folder, watch, variables=order.variables, timeout_s=order.timeout_s)

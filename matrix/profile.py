@@ -5,11 +5,11 @@ Part of every number's identity: numbers of two profiles never meet.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from matrix.cell import Cell
+from matrix.cell import TRAINING, Cell, Suite
 from matrix.errors import UsageError
 from matrix.strict import Strict, parse_toml
 
@@ -61,6 +61,65 @@ class Recipe(Strict):
     seed: int = 20_261_122
 
 
+class Trial(Strict):
+    """How each stack's student is tried: trained from the same weights on the same examples, then judged.
+
+    Examples are padded to `length` tokens, so that every stack's batches have one shape; the rate is constant. `goal` is the
+    accuracy whose time is told.
+    """
+
+    examples: int = Field(default=2_000, gt=0)
+    epochs: int = Field(default=3, gt=0)
+    batch: int = Field(default=16, gt=0)
+    length: int = Field(default=24, gt=0)
+    lr: float = Field(default=5e-4, gt=0)
+    goal: float = Field(default=0.80, gt=0, lt=1)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of one training."""
+        return self.examples * self.epochs // self.batch
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.examples % self.batch:
+            raise ValueError("a trial's examples are whole batches, so that every stack makes the same steps")
+        return self
+
+
+class LlamaShape(Strict):
+    """A Llama configuration with its own output embeddings; the defaults are small enough for a CPU."""
+
+    layers: int = 4
+    dim: int = 192
+    heads: int = 6
+    kv_heads: int = 2
+    hidden: int = 512
+    vocabulary: int = 2_000
+
+
+class Response(Strict):
+    """The response workload: a causal student, a teacher of the same vocabulary, conversations of exactly `length` tokens.
+
+    The last `answer` tokens of a conversation are its answer, which the loss looks at; on-policy, the student writes as many.
+    `lora_rank` is None where all of the student is trained (its weights, gradients and AdamW's moments take 16 bytes a
+    parameter); with a rank its weights are frozen in the training's precision and adapters of fp32 are trained.
+    """
+
+    student: LlamaShape = LlamaShape()
+    teacher: LlamaShape = LlamaShape(layers=6, dim=256, heads=8, kv_heads=4, hidden=768)
+    batch: int = Field(default=4, gt=0)
+    length: int = Field(default=64, gt=0)
+    answer: int = Field(default=16, gt=0)
+    lora_rank: int | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.answer >= self.length:
+            raise ValueError("an answer needs a prompt: answer is a part of length")
+        return self
+
+
 class Sampling(Strict):
     """When one cell's sampling stops. Widths are half-widths of the median's 95 % interval, relative to the median."""
 
@@ -75,7 +134,10 @@ class Sampling(Strict):
 
 
 class Profile(Strict):
-    """One named size of a run."""
+    """One named size of a run. `suites` are those that it plans.
+
+    `stacks` are the only ones that it trains with, `exports` and `runtimes` the only ones that it measures; None for all.
+    """
 
     name: str
     launches: int = Field(ge=1)
@@ -84,6 +146,12 @@ class Profile(Strict):
     training_length: int
     training_dtype: Literal["float32", "bfloat16"] = "float32"
     latency_lengths: tuple[int | Literal["data"], ...]
+    suites: tuple[Suite, ...] = ("training_step", "export_accuracy", "inference_latency", "packaging")
+    stacks: tuple[str, ...] | None = None
+    exports: tuple[str, ...] | None = None
+    runtimes: tuple[str, ...] | None = None
+    trial: Trial = Trial()
+    response: Response = Response()
     inference_threads: int = 1
     launch_timeout_s: float = 3_600
     prepare_timeout_s: float = 6 * 3_600
@@ -94,6 +162,11 @@ class Profile(Strict):
     def seeded(self, seed: int) -> Profile:
         """This profile with another seed: other weights, another order of training, the same examples."""
         return self.model_copy(update={"recipe": self.recipe.model_copy(update={"seed": seed})})
+
+    def chosen(self, suite: Suite) -> tuple[str, ...] | None:
+        """The only variants of a suite that the profile measures; None for all."""
+        chosen = {"export_accuracy": self.exports, "inference_latency": self.runtimes}
+        return self.stacks if suite in TRAINING else chosen.get(suite)
 
     def launches_of(self, cell: Cell) -> int:
         """How many launches run `cell`: outputs and an image repeat, so they need fewer than a time."""

@@ -319,7 +319,12 @@ def _public(spec: WorkloadSpec) -> WorkloadSpec:
     def name(value: str | None) -> str | None:
         return Path(value).name if value and Path(value).expanduser().exists() else value
 
-    return WorkloadSpec(data=name(spec.data) or spec.data, teacher=name(spec.teacher), student=name(spec.student))
+    return WorkloadSpec(
+        data=name(spec.data) or spec.data,
+        answers=name(spec.answers) or spec.answers,
+        teacher=name(spec.teacher),
+        student=name(spec.student),
+    )
 
 
 def failures(launches: tuple[LaunchRecord, ...]) -> int:

@@ -198,6 +198,11 @@ def flip_p(count: int, n: int, limit: float) -> float:
     return float(distributions.binom.cdf(count, n, min(limit, 1.0)))
 
 
+def poisson_quantile(mean: float, share: float) -> int:
+    """The smallest count that a Poisson variable of this mean does not exceed with probability `share`."""
+    return int(distributions.poisson.ppf(share, mean)) if mean > 0 else 0
+
+
 def bounded_mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
     """Normal interval of a mean over many examples (a mean KL divergence); None where it is not finite."""
     array = np.asarray(values, dtype=np.float64)

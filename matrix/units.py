@@ -13,6 +13,7 @@ DASH: Final = "—"
 
 _TIME: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _BYTES: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+_ENERGY: Final = ((1e6, "MJ"), (1e3, "kJ"), (1.0, "J"))
 _COUNT: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
@@ -35,6 +36,10 @@ def _time(value: float) -> str:
 
 def _bytes(value: float) -> str:
     return _scaled(value, _BYTES)
+
+
+def _energy(value: float) -> str:
+    return _scaled(value, _ENERGY)
 
 
 def _percent(value: float) -> str:
@@ -68,6 +73,7 @@ def _plain(value: float) -> str:
 _FORMATS: Final[dict[str, Callable[[float], str]]] = {
     "s": _time,
     "bytes": _bytes,
+    "J": _energy,
     "share": _percent,
     "points": _points,
     "ratio": _ratio,

@@ -1,4 +1,4 @@
-"""One optimizer step of each training stack: same models, examples, loss and optimizer; where its time goes."""
+"""One optimizer step of each training stack, beside the stacks of the same work; where its time goes."""
 
 import pytest
 
@@ -7,10 +7,10 @@ from matrix.workloads import training
 
 @pytest.mark.cells(suite="training_step")
 def test_training_step(cell, launch, measure):
-    """The stack's loss and gradients equal the reference's before the clock starts, and its weights move while it runs."""
+    """The stack's loss and gradients equal its work's definition before the clock starts, and its weights move while it runs."""
     with training.prepared(cell, launch) as run:
-        training.agree(run)
+        training.agree(cell.variant, run.stack, run.work)
         run.watch_memory()
         rounds = measure.sampled(run.step, launch.job.profile.training, run.between)
-        assert run.moved(), "the student's weights did not change: no training was timed"
+        assert run.moved(), "what the stack trains did not change: no training was timed"
         measure.facts(**run.facts(rounds))

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from matrix import definitions
 from matrix.bundle import Bundle, Evidence, FileEntry, Measured, Source
 from matrix.canonical import digest, file_digest
+from matrix.capabilities import Sized, parse_capabilities, sized
 from matrix.cell import Cell, Plan
+from matrix.deployment import Deployment, parse_deployment
 from matrix.estimates import Estimates, parse_estimates
 from matrix.gates import Case
 from matrix.job import (
@@ -89,6 +91,9 @@ HOSTS = {
 
 RAW = Cell(suite="training_step", workload="intent", variant="raw_torch", batch=16, length=32)
 TRAINER = RAW.model_copy(update={"variant": "hf_trainer"})
+HINTS = RAW.model_copy(update={"variant": "kd_zoo_hints"})
+STAGES = RAW.model_copy(update={"variant": "tinybert_two_stage"})
+BREWED = RAW.model_copy(update={"variant": "textbrewer_features"})
 TORCH = Cell(suite="export_accuracy", workload="intent", variant="torch_fp32", batch=64)
 INT8 = Cell(suite="export_accuracy", workload="intent", variant="onnx_int8", batch=1)
 EAGER = Cell(suite="inference_latency", workload="intent", variant="torch_eager", mode="warm", batch=1, length=16)
@@ -175,6 +180,17 @@ def policy() -> Policy:
 def estimates() -> Estimates:
     """The project's estimates."""
     return parse_estimates(definitions.text("estimates.toml"))
+
+
+def deployment() -> Deployment:
+    """The project's prices and traffics."""
+    return parse_deployment(definitions.text("deployment.toml"))
+
+
+def tools() -> list[Sized]:
+    """The project's tools, with the sizes of its modules."""
+    found = parse_capabilities(definitions.text("capabilities.toml"))
+    return sized(found, definitions.variant_sources(name for tool in found.tool for name in tool.by))
 
 
 def prepared(weights: str = "w" * 64) -> Prepared:

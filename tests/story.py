@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from matrix import ledger as ledgers
 from matrix.bundle import Evidence
-from matrix.estimates import compare
+from matrix.deployment import choices
+from matrix.estimates import beside
 from matrix.gates import Case, decide
 from matrix.keys import Keys, PublicKey, home
 from matrix.ledger import Ledgers
@@ -41,6 +42,7 @@ from tests.making import (
     TORCH,
     TRAINER,
     case_of,
+    deployment,
     estimates,
     evidence,
     logits,
@@ -50,8 +52,8 @@ from tests.making import (
 
 SOURCE: Final = "made by tests/story.py"
 EXAMPLES: Final = 3_000
-STEP = RAW.model_copy(update={"batch": 8})
-LIBRARY = TRAINER.model_copy(update={"batch": 8})
+STEP = RAW.model_copy(update={"batch": 8, "length": 16})
+LIBRARY = TRAINER.model_copy(update={"batch": 8, "length": 16})
 
 HOSTS: Final = {
     "mps": HostClass(
@@ -239,8 +241,8 @@ class Story:
         """All that a report shows of it."""
         case, by = self.case(), policy or asked()
         judged = case.judged(by, by.evidence.display_days, CONFIDENCE)
-        planned = [compare(one, judged) for one in estimates().estimate]
-        return Material(case, judged, decide(by, case), planned, by)
+        planned = beside(estimates(), judged, case.profiles.of("full"))
+        return Material(case, judged, decide(by, case), planned, by, [], deployment(), choices(deployment(), judged))
 
 
 def held(path: Path, text: str) -> None:

@@ -47,7 +47,7 @@ def test_training_tells_the_time_left_in_its_step(clock: Clock) -> None:
 
 
 def test_a_launch_tells_samples_width_and_the_time_left_of_all(clock: Clock) -> None:
-    """The training cell (cost 8) took 8 s; a latency cell (1.3) and a second launch (10.6) are ahead: 13 s."""
+    """The training cell (cost 4) took 8 s; two latency cells (1.3 each) and a second launch (6.6) are ahead."""
     out = io.StringIO()
     live = Live(Console(file=out))
     live.expect([[RAW, EAGER, ORT], [RAW, EAGER, ORT]])
@@ -58,4 +58,4 @@ def test_a_launch_tells_samples_width_and_the_time_left_of_all(clock: Clock) -> 
     clock.now += 11
     live.event(Event(stage="look", detail=EAGER.id, samples=30, width=0.012))
     last = out.getvalue().splitlines()[-1]
-    assert last == f"launch 1, cell 2 of 3: {EAGER.id}, 30 samples, median ±1.2 %; about 31 s left"
+    assert last == f"launch 1, cell 2 of 3: {EAGER.id}, 30 samples, median ±1.2 %; about 44 s left"

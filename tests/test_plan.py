@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 
@@ -29,20 +30,23 @@ def test_nothing_is_left_unsaid(target: str, profile: str) -> None:
 
 def test_the_catalog_knows_what_is_built() -> None:
     """A variant without a `missing` reason has a module, and each module is in the catalog."""
-    built = {suite: {v.name for v in VARIANTS if v.suite == suite and v.missing is None} for suite in REFERENCES}
+    built = {suite: {v.name for v in VARIANTS if v.suite == suite and v.missing is None} for suite, _ in REFERENCES}
+    stacks = {workload: set(distill.stacks(workload)) for workload in ("intent", "response")}
     assert built == {
-        "training_step": set(distill.stacks()),
+        "training_step": stacks["intent"] | stacks["response"],
+        "training_quality": stacks["intent"] - {"textbrewer_features"},
         "export_accuracy": set(export.formats()),
         "inference_latency": set(serve.SERVINGS),
     }
-    assert all(reference in built[suite] for suite, reference in REFERENCES.items())
+    assert all(reference in built[suite] for (suite, _), reference in REFERENCES.items())
+    assert all(find_spec(f"matrix.workloads.distill.{name}") for names in stacks.values() for name in names)
 
 
 def test_the_cpu_target_measures_what_first_light_asks() -> None:
-    """2 stacks, 5 exports, 5 runtimes at 3 lengths and the data's own, each also cold."""
+    """20 stacks and 5 of the response model, 5 exports, 5 runtimes at 3 lengths and the data's own, each also cold."""
     plan = make_plan("cpu-openvino", targets().of("cpu-openvino"), QUICK)
     count = Counter(cell.suite for cell in plan.planned)
-    assert count == {"training_step": 2, "export_accuracy": 5, "inference_latency": 25, "packaging": 8}
+    assert count == {"training_step": 25, "export_accuracy": 5, "inference_latency": 25, "packaging": 8}
 
 
 def test_a_function_is_measured_at_each_memory_cold_and_warm() -> None:
@@ -81,7 +85,8 @@ def test_a_native_run_has_no_image() -> None:
         ("cuda-a100", "inference_latency", "ort_int8", "its time belongs to the CPU targets, not to NVIDIA A100"),
         ("lambda-x86", "inference_latency", "torch_eager", "the function's image leaves out PyTorch eager"),
         ("mps", "export_accuracy", "openvino_int8", "no packages that ship for darwin/arm64"),
-        ("cpu-openvino", "training_step", "textbrewer", "no stack module is built yet"),
+        ("cpu-openvino", "training_quality", "raw_torch", "the profile quick leaves out this suite"),
+        ("cpu-openvino", "export_accuracy", "gguf_f16", "no export module is built yet"),
     ],
 )
 def test_an_exclusion_says_why(target: str, suite: str, variant: str, reason: str) -> None:
@@ -90,6 +95,16 @@ def test_an_exclusion_says_why(target: str, suite: str, variant: str, reason: st
     found = [item.reason for item in plan.excluded if (item.cell.suite, item.cell.variant) == (suite, variant)]
     assert found
     assert all(reason in one for one in found)
+
+
+def test_a_profile_may_train_with_few_stacks() -> None:
+    """The others are excluded with the profile's name; exports and runtimes stay."""
+    few = QUICK.model_copy(update={"stacks": ("raw_torch",)})
+    plan = make_plan("cpu-openvino", targets().of("cpu-openvino"), few)
+    assert [cell.variant for cell in plan.planned if cell.suite == "training_step"] == ["raw_torch"]
+    (reason,) = {item.reason for item in plan.excluded if item.cell.suite == "training_step"}
+    assert reason == "the profile quick asks for raw_torch only"
+    assert any(cell.suite == "export_accuracy" for cell in plan.planned)
 
 
 def test_a_launch_is_a_shuffled_block() -> None:
@@ -117,8 +132,11 @@ def test_names_mean_a_target_or_a_group() -> None:
         targets().named("gpu")
 
 
-@pytest.mark.parametrize("profile", list(profiles().profile.values()), ids=lambda profile: profile.name)
-def test_every_profile_can_certify(profile: Profile) -> None:
+GATED = [profile for profile in profiles().profile.values() if "export_accuracy" in profile.suites]
+
+
+@pytest.mark.parametrize("profile", GATED, ids=lambda profile: profile.name)
+def test_every_profile_that_gates_judge_can_certify(profile: Profile) -> None:
     """Each has the launches and samples that the statistics need, and evaluates on 10,000 examples."""
     assert profile.launches >= 5
     assert profile.inference.min_rounds >= 59

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from matrix.bundle import Evidence
-from matrix.estimates import compare
+from matrix.catalog import METRICS
+from matrix.deployment import choices
+from matrix.estimates import beside
 from matrix.gates import decide
 from matrix.number import CONFIDENCE
 from matrix.report import html, machine, markdown, page
@@ -19,8 +21,10 @@ from matrix.report.badges import MARKS
 from matrix.report.material import Material
 from matrix.verdict import PRECEDENCE
 from tests.making import (
+    BREWED,
     EAGER,
     HELD,
+    HINTS,
     IMAGE,
     IMPORT,
     INT8,
@@ -30,19 +34,30 @@ from tests.making import (
     PARTS,
     RAW,
     SERVED,
+    STAGES,
     STARTED,
     TORCH,
     TRAINER,
     case_of,
+    deployment,
     estimates,
     evidence,
     logits,
     policy,
     targets,
+    tools,
 )
 
 WHOLE = evidence(
-    samples={RAW: [[0.5] * 8] * 5, TRAINER: [[0.6] * 8] * 5, EAGER: [[0.010] * 100] * 5, ORT: [[0.002] * 100] * 5},
+    samples={
+        RAW: [[0.5] * 8] * 5,
+        TRAINER: [[0.6] * 8] * 5,
+        HINTS: [[0.55] * 8] * 5,
+        STAGES: [[0.7] * 8] * 5,
+        BREWED: [[0.8 + 0.02 * launch] * 8 for launch in range(5)],
+        EAGER: [[0.010] * 100] * 5,
+        ORT: [[0.002] * 100] * 5,
+    },
     outputs={TORCH: logits([0] * 2000), INT8: logits([1, 1] + [0] * 1998)},
     labels=np.zeros(2000, dtype=np.int64),
     facts={RAW: {"step_flop": 1e10, "matmul_flop_per_s": 1e11}},
@@ -74,8 +89,9 @@ def material(bundles: Sequence[Evidence], torn: Sequence[str] = ()) -> Material:
     """Everything that a report shows of these bundles."""
     case = case_of(bundles, torn=torn)
     judged = case.judged(policy(), 30, CONFIDENCE)
-    planned = [compare(estimate, judged) for estimate in estimates().estimate]
-    return Material(case, judged, decide(policy(), case), planned, policy())
+    planned = beside(estimates(), judged, case.profiles.of("full"))
+    sites = deployment()
+    return Material(case, judged, decide(policy(), case), planned, policy(), tools(), sites, choices(sites, judged))
 
 
 def test_the_page_needs_no_network_and_no_script() -> None:
@@ -97,7 +113,7 @@ def test_the_same_evidence_gives_the_same_bytes() -> None:
 def test_every_number_of_the_suites_has_an_interval_or_a_bound_and_a_badge() -> None:
     """Rows of the three suites hold value, interval and word."""
     text = markdown.render(page.build(material([WHOLE])))
-    assert "| raw PyTorch | 500 ms [500, 500] ms ✓ trusted |" in text
+    assert "| transformers Trainer | output | 1.200× slower" in text  # noqa: RUF001
     assert "| ONNX Runtime INT8 | 16 tokens | 2.00 ms [2.00, 2.00] ms ✓ trusted | 2.00 ms ≤ 2.00 ms ✓ trusted |" in text
     assert "-0.10 points [-0.36, +0.09] points ✓ trusted" in text
     assert "— no bound from 100 samples" in text
@@ -107,6 +123,20 @@ def test_every_mark_has_a_glyph_a_word_and_a_meaning() -> None:
     """A state is never told by colour alone, and no badge lacks its mark."""
     assert set(PRECEDENCE) <= set(MARKS)
     assert all(mark.glyph and mark.word and mark.meaning for mark in MARKS.values())
+
+
+def test_only_stacks_of_one_work_are_ranked_in_a_column() -> None:
+    """FitNet hints have no ratio of their own; TextBrewer's features are ranked against raw PyTorch's features."""
+    (table,) = [one for one in section(WHOLE, "training-cpu-openvino").tables if one.id == "training"]
+    ranked, beside = (table.head.index(METRICS[name].title) for name in ("ratio", "method_ratio"))
+    shown = {row[0].text: (row[ranked].text, row[beside].text) for row in table.rows}
+    assert shown == {
+        "raw PyTorch": ("—", "—"),
+        "transformers Trainer": ("1.200×", "—"),  # noqa: RUF001 - a product
+        "TinyBERT, two stages": ("—", "1.400×"),  # noqa: RUF001 - a product
+        "TextBrewer: features and attention": ("1.199×", "—"),  # noqa: RUF001 - a product
+        "KD-Zoo: FitNet hints": ("—", "1.100×"),  # noqa: RUF001 - a product
+    }
 
 
 def test_targets_that_were_never_measured_say_so() -> None:
@@ -141,7 +171,8 @@ def test_an_empty_store_gives_a_page_of_what_is_missing() -> None:
     """No bundle: every estimate is not measured or not comparable, and the verdict fails."""
     made = page.build(material([]))
     assert made.answer == "fail"
-    marks = {row[4].mark for row in made.sections[2].tables[0].rows}
+    (told,) = [one for one in made.sections if one.id == "estimates"]
+    marks = {row[5].mark for row in told.tables[0].rows}
     assert marks == {"not measured", "not comparable"}
 
 
@@ -239,7 +270,7 @@ def test_a_suite_of_which_nothing_was_planned_has_no_section() -> None:
     """A function trains nothing."""
     assert [found.id for found in page.build(material([FUNCTION])).sections if "lambda" in found.id] == [
         "latency-lambda-x86",
-        "reproduce-lambda-x86",
+        "reproduce-lambda-x86-quick",
     ]
 
 
@@ -259,13 +290,13 @@ def test_a_functions_latencies_are_told_by_memory_and_way_of_calling() -> None:
 
 def test_the_image_and_the_limits_are_facts_of_the_environment() -> None:
     """By name and digest; what the container was denied; and which limit did not hold."""
-    facts = dict(told(BOXED, "reproduce-cpu-openvino", "environment"))
+    facts = dict(told(BOXED, "reproduce-cpu-openvino-quick", "environment"))
     assert facts["image"].startswith("cpu-openvino 1d1d1d1d1d1d for linux/amd64")
     assert "user 10001; files read-only; network lo; no capabilities" in facts["limits"]
     assert "limits broken" not in facts
     held = LIMITS.model_copy(update={"read_only": False})
     broken = evidence(samples={IMPORT: [[0.2]]}, image=IMAGE, confined=(LIMITS, held))
-    facts = dict(told(broken, "reproduce-cpu-openvino", "environment"))
+    facts = dict(told(broken, "reproduce-cpu-openvino-quick", "environment"))
     assert facts["limits broken"] == "launch 1: read_only is False, asked was True"
 
 

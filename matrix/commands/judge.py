@@ -10,10 +10,12 @@ from pathlib import Path
 import click
 
 from matrix import definitions
+from matrix.capabilities import parse_capabilities, sized
 from matrix.certify import problems
 from matrix.commands import options
+from matrix.deployment import Deployment, choices, parse_deployment
 from matrix.errors import ExitCode
-from matrix.estimates import compare, parse_estimates
+from matrix.estimates import beside, parse_estimates
 from matrix.explain import explain as explained
 from matrix.gates import Case, decide, sentence
 from matrix.junit import render as render_junit
@@ -29,11 +31,22 @@ _OUT = click.option(
 )
 
 
-def material_of(policy: Policy, case: Case) -> Material:
+def deployment_of(path: Path | None) -> Deployment:
+    """The prices and traffics in `path`, else the package's."""
+    text = definitions.file_text(path) if path else definitions.text("deployment.toml")
+    return parse_deployment(text, str(path or "deployment.toml"))
+
+
+def material_of(policy: Policy, case: Case, deployment: Deployment) -> Material:
     """Everything that a report shows: the verdict at the gate's age, numbers at the display's."""
     judged = case.judged(policy, policy.evidence.display_days, CONFIDENCE)
-    estimates = [compare(one, judged) for one in parse_estimates(definitions.text("estimates.toml")).estimate]
-    return Material(case, judged, decide(policy, case), estimates, policy)
+    estimates = beside(parse_estimates(definitions.text("estimates.toml")), judged, case.profiles.of("full"))
+    capabilities = parse_capabilities(definitions.text("capabilities.toml"))
+    sources = definitions.variant_sources(name for tool in capabilities.tool for name in tool.by)
+    tools = sized(capabilities, sources)
+    return Material(
+        case, judged, decide(policy, case), estimates, policy, tools, deployment, choices(deployment, judged)
+    )
 
 
 @click.command()
@@ -41,11 +54,19 @@ def material_of(policy: Policy, case: Case) -> Material:
 @options.policy
 @options.keyring
 @options.at
+@click.option(
+    "--deployment",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Prices and traffic for 'Where to serve' [default: the package's deployment.toml, a template for yours].",
+)
 @_OUT
-def report(store: Path, policy: Path | None, keyring: Path | None, at: str | None, out: Path | None) -> None:
+def report(  # a command has as many parameters as options
+    store: Path, policy: Path | None, keyring: Path | None, at: str | None, deployment: Path | None, out: Path | None
+) -> None:
     """Judge every bundle and write index.html, latest.md and report.json. The verdict is printed; the exit code is 0."""
     case = options.case_of(store, keyring, at)
-    material = material_of(options.policy_of(policy), case)
+    material = material_of(options.policy_of(policy), case, deployment_of(deployment))
     place = out or store / "latest"
     place.mkdir(parents=True, exist_ok=True)
     made = page.build(material)

@@ -143,11 +143,12 @@ def base(architecture: Literal["amd64", "arm64"], tag: str | None, mirror: str |
 @click.command(name="run")
 @click.argument("target")
 @_profile
+@options.data
 @click.option(
-    "--data",
+    "--answers",
     default="embedded",
     show_default=True,
-    help="embedded; a CLINC150 .json, a .csv or .jsonl of text,label; or a hub id.",
+    help="Teacher answers that the response student learns from: embedded, or the file of `matrix label`.",
 )
 @click.option(
     "--teacher", default=None, help="Checkpoint folder or hub id [default: a DistilBERT configuration, trained here]."
@@ -171,6 +172,7 @@ def run_command(
     target: str,
     profile: str,
     data: str,
+    answers: str,
     teacher: str | None,
     student: str | None,
     resume: bool,
@@ -186,7 +188,8 @@ def run_command(
     fresh processes. Stop it at any time: finished launches are kept, and --resume goes on from them. The bundle is signed here,
     outside every container, with your key of --role: a development key unless you say otherwise.
     """
-    spec, sizes = WorkloadSpec(data=data, teacher=teacher, student=student), options.profiles().of(profile)
+    spec = WorkloadSpec(data=data, answers=answers, teacher=teacher, student=student)
+    sizes = options.profiles().of(profile)
     keys = options.keys_of(roles)  # now: a missing key must not be found out after an hour
     notary = Notary(Ledgers(store, options.keyring_of(keyring)), keys)
     sizes = sizes if seed is None else sizes.seeded(seed)

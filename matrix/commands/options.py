@@ -20,6 +20,12 @@ from matrix.store import Store
 from matrix.target import Targets, parse_targets
 from matrix.validity import Today
 
+data = click.option(
+    "--data",
+    default="embedded",
+    show_default=True,
+    help="embedded; a CLINC150 .json, a .csv or .jsonl of text,label; or a hub id.",
+)
 store = click.option(
     "--store",
     type=click.Path(path_type=Path),

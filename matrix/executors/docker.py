@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from docker.errors import NotFound
 from docker.types import DeviceRequest, Mount
@@ -21,13 +21,13 @@ from docker.utils.socket import frames_iter
 
 from matrix import engine, images
 from matrix.errors import HostError
-from matrix.job import End, Event, Folders, Job, Order, Prepared, Watch
+from matrix.job import CacheKind, End, Event, Folders, Job, Order, Prepared, Watch
 from matrix.sample import Confinement
 from matrix.strict import parse_json
 from matrix.target import Target
 
 WORK, CACHE, SUITES = "/launch", "/cache", "/opt/matrix/suites"
-_KINDS: Final = ("teachers", "students", "exports", "examples")
+_KINDS: Final = get_args(CacheKind)
 _GRACE_S: Final = 30
 _STDOUT: Final = 1
 

@@ -16,10 +16,11 @@ from matrix.job import End, Order, Watch
 from matrix.sample import Confinement
 from matrix.target import Target
 
+_STACKS: Final = ("torch", "transformers", "accelerate", "greenlet", "lightning", "peft", "textbrewer", "trl")
 _NEEDED: Final = {
-    "cpu": ("torch", "transformers", "onnxruntime", "optimum", "openvino", "nncf"),
-    "cuda": ("torch", "transformers", "accelerate"),
-    "mps": ("torch", "transformers", "accelerate"),
+    "cpu": (*_STACKS, "onnxruntime", "optimum", "openvino", "nncf"),
+    "cuda": _STACKS,
+    "mps": _STACKS,
 }
 
 

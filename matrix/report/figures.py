@@ -27,7 +27,8 @@ class Figure:
     caption: str
 
 
-def _row(label: str, judged: Judged, points: tuple[float, ...], bound: float | None = None) -> Row:
+def row_of(label: str, judged: Judged, points: tuple[float, ...], bound: float | None = None) -> Row:
+    """A judged number as a row: its value and interval, the launches' `points`, and the `bound` that a gate is judged on."""
     finding = judged.finding
     return Row(label, finding.value, finding.low, finding.high, points, bound, MARKS[mark_of(judged.state)].tone)
 
@@ -36,26 +37,10 @@ def _medians(evidence: Evidence, cell: Cell) -> tuple[float, ...]:
     return tuple(quantile(list(one.samples), 0.5) for one in evidence.launches_of(cell.id).values())
 
 
-def training(evidence: Evidence, numbers: Numbers) -> Figure:
-    """Step time of each stack."""
-    rows = [
-        _row(name_of(cell).text, found, _medians(evidence, cell))
-        for cell in cells_of(evidence, "training_step")
-        if (found := numbers.get((cell.id, "step_s")))
-    ]
-    svg = plot(
-        f"plot-training-{evidence.bundle.target}",
-        "Step time of each training stack",
-        rows,
-        Axis("time of one step", lambda v: show(v, "s")),
-    )
-    return Figure(svg, "A dot is a launch's median; the bar is the 95 % interval of their geometric mean.")
-
-
 def exports(evidence: Evidence, numbers: Numbers, policy: Policy) -> Figure:
     """Accuracy delta of each export."""
     rows = [
-        _row(name_of(cell).text, found, ())
+        row_of(name_of(cell).text, found, ())
         for cell in cells_of(evidence, "export_accuracy")
         if (found := numbers.get((cell.id, "accuracy_delta")))
     ]
@@ -83,7 +68,7 @@ def _function_rows(evidence: Evidence, numbers: Numbers) -> Iterator[Row]:
         found, tail = numbers.get((cell.id, "p50_s")), numbers.get((cell.id, "p95_s"))
         if found:
             bound = tail.finding.bound_high if tail else None
-            yield _row(length_of(cell).text, found, _medians(evidence, cell), bound)
+            yield row_of(length_of(cell).text, found, _medians(evidence, cell), bound)
 
 
 def _latency_rows(evidence: Evidence, numbers: Numbers) -> Iterator[Row]:
@@ -94,7 +79,7 @@ def _latency_rows(evidence: Evidence, numbers: Numbers) -> Iterator[Row]:
             found, tail = numbers.get((cell.id, "p50_s")), numbers.get((cell.id, "p95_s"))
             if cell.length == length and found:
                 bound = tail.finding.bound_high if tail else None
-                yield _row(name_of(cell).text, found, _medians(evidence, cell), bound)
+                yield row_of(name_of(cell).text, found, _medians(evidence, cell), bound)
 
 
 def latency(evidence: Evidence, numbers: Numbers) -> Figure:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matrix.bundle import Evidence
+from matrix.deployment import Choice, sentence
 from matrix.gates import idle
 from matrix.provenance import Granted, Signer
 from matrix.report.material import Material
@@ -93,6 +94,24 @@ def _waiver(material: Material, granted: Granted) -> dict[str, Any]:
     return {**granted.waiver.model_dump(), "signers": _signers(granted.signers), "idle": why_not, "used": used}
 
 
+def _choice(choice: Choice) -> dict[str, Any]:
+    """A traffic, its answer (None: nothing believed keeps its promises), and what each option is for it."""
+    same = ("answer", "why", "instances", "cold_share", "cold_s", "p95_s", "month", "believed")
+    return {
+        "traffic": choice.traffic.model_dump(),
+        "chosen": choice.chosen.option.title if choice.chosen else None,
+        "says": sentence(choice),
+        "offers": [
+            {
+                **one.option.model_dump(),
+                **{name: getattr(one, name) for name in same},
+                "rests_on": [[n.finding.bundle, n.finding.cell.id, n.finding.metric] for n in one.rests_on],
+            }
+            for one in choice.offers
+        ],
+    }
+
+
 def render(material: Material) -> str:
     """The report as JSON text."""
     facts = {
@@ -102,11 +121,13 @@ def render(material: Material) -> str:
         "ledger": _ledger(material),
         "waivers": [_waiver(material, one) for one in material.ledger.granted],
         "numbers": [_number(one) for one in material.judged],
+        "deployment": [_choice(one) for one in material.choices],
         "estimates": [
             {
                 **one.estimate.model_dump(mode="json"),
                 "status": one.status,
                 "why": one.why,
+                "floor_value": one.floor,
                 "measured": _number(one.judged) if one.judged else None,
             }
             for one in material.estimates

@@ -1,4 +1,4 @@
-"""What a report is made of, and what of it is shown first: the newest bundle of each target."""
+"""What a report is made of, and what of it is shown first: the newest evidence of each target."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matrix.bundle import Evidence
-from matrix.cell import Cell, Plan
+from matrix.capabilities import Sized
+from matrix.cell import Cell, Plan, Suite
+from matrix.deployment import Choice, Deployment
 from matrix.estimates import Comparison
 from matrix.gates import Case
 from matrix.plan import make_plan
@@ -25,6 +27,9 @@ class Material:
     verdict: Verdict
     estimates: Sequence[Comparison]
     policy: Policy
+    tools: Sequence[Sized]
+    deployment: Deployment
+    choices: Sequence[Choice]
 
     @property
     def evidence(self) -> list[Evidence]:
@@ -41,14 +46,25 @@ class Material:
         """Every target, in the order of the report's rows."""
         return self.case.targets
 
-    def newest(self, target: str) -> Evidence | None:
-        """The last bundle of `target` that is whole, else the last one; None when it was never measured."""
-        found = sorted((one for one in self.evidence if one.bundle.target == target), key=lambda one: not one.faults)
-        return found[-1] if found else None
+    def shown_of(self, target: str) -> dict[str, list[Suite]]:
+        """The bundles of `target` that are shown, and the suites that each is shown for: those that no newer whole one holds.
 
-    def shown(self) -> list[Evidence]:
-        """The newest bundle of each measured target, in the order of the targets."""
-        return [one for name in self.targets.target if (one := self.newest(name)) is not None]
+        A bundle with a fault is shown only where no whole one is. Empty when the target was never measured.
+        """
+        found = sorted((one for one in self.evidence if one.bundle.target == target), key=lambda one: not one.faults)
+        shown: dict[str, list[Suite]] = {}
+        for one in reversed(found):
+            covered = [suite for suites in shown.values() for suite in suites]
+            own = [suite for suite in dict.fromkeys(cell.suite for cell in one.bundle.planned) if suite not in covered]
+            if own and not (one.faults and shown):
+                shown[one.name] = own
+        return shown
+
+    def shown(self) -> list[tuple[Evidence, list[Suite]]]:
+        """What is shown of each measured target, in the order of the targets."""
+        held = {one.name: one for one in self.evidence}
+        every = (self.shown_of(target) for target in self.targets.target)
+        return [(held[name], suites) for of in every for name, suites in of.items()]
 
     def of(self, evidence: Evidence) -> dict[tuple[str, str], Judged]:
         """A bundle's judged numbers, by cell identifier and metric."""
@@ -56,10 +72,10 @@ class Material:
             (one.finding.cell.id, one.finding.metric): one for one in self.judged if one.finding.bundle == evidence.name
         }
 
-    def plan(self, target: str) -> Plan:
-        """The plan of `target`: of its newest bundle's profile, or of the policy's first profile when never measured."""
-        newest = self.newest(target)
-        profile = newest.bundle.profile if newest else self.case.profiles.of(self.policy.evidence.profiles[0])
+    def plan(self, target: str, suite: Suite) -> Plan:
+        """The plan of `target`: by the profile of the bundle that is shown for `suite`, else of the policy's first profile."""
+        shown = [one.bundle.profile for one, suites in self.shown() if one.bundle.target == target and suite in suites]
+        profile = shown[0] if shown else self.case.profiles.of(self.policy.evidence.profiles[0])
         return make_plan(target, self.targets.of(target), profile)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from matrix.bundle import Evidence
 from matrix.catalog import METRICS, VARIANTS
-from matrix.cell import Cell, Plan
+from matrix.cell import Cell, Suite, Workload
 from matrix.estimates import Comparison
 from matrix.gates import limit_of
 from matrix.policy import Policy
@@ -24,57 +25,89 @@ class _Column:
     """One column of the map: the variants whose numbers it sums up."""
 
     title: str
-    variants: frozenset[tuple[str, str]]
+    variants: frozenset[tuple[Suite, str]]
+
+    @property
+    def suite(self) -> Suite:
+        """The one suite of its variants."""
+        return next(iter(self.variants))[0]
 
     def holds(self, cell: Cell) -> bool:
         """Whether a cell's numbers count here."""
         return (cell.suite, cell.variant) in self.variants
 
 
+_STACKS: Final[dict[tuple[Suite, Workload], str]] = {
+    ("training_step", "intent"): "train: a step of every stack",
+    ("training_step", "response"): "train: a step, response",
+    ("training_quality", "intent"): "train: quality of every stack",
+}
+
+
 def _columns() -> list[_Column]:
-    """A column a built variant; one for all of packaging, whose imports are parts of one question."""
+    """A column a built export and runtime; one for all stacks of a suite, and for all of packaging: parts of one question."""
     built = [found for found in VARIANTS if found.missing is None]
-    short = {"training_step": "train", "export_accuracy": "export", "inference_latency": "serve"}
+    short = {"export_accuracy": "export", "inference_latency": "serve"}
+    stacks = [
+        _Column(title, frozenset((one.suite, one.name) for one in built if (one.suite, one.workload) == key))
+        for key, title in _STACKS.items()
+    ]
     found = [
         _Column(f"{short[one.suite]}: {one.title}", frozenset({(one.suite, one.name)}))
         for one in built
         if one.suite in short
     ]
-    packaging = frozenset((one.suite, one.name) for one in built if one.suite not in short)
-    return [*found, _Column("packaging", packaging)]
+    packaging = frozenset((one.suite, one.name) for one in built if one.suite == "packaging")
+    return [*stacks, *found, _Column("packaging", packaging)]
 
 
-def _state(column: _Column, evidence: Evidence | None, held: list[Judged], plan: Plan) -> Entry:
-    """What one column says of one target."""
-    excluded = {item.cell.variant: item.reason for item in plan.excluded if column.holds(item.cell)}
+class Shown(NamedTuple):
+    """A bundle that is shown, for which suites, and its numbers."""
+
+    evidence: Evidence
+    suites: Sequence[Suite]
+    numbers: Sequence[Judged]
+
+
+def _state(column: _Column, material: Material, target: str, every: Sequence[Shown]) -> Entry:
+    """What one column says of one target, of which `every` bundle is shown."""
+    shown = [one for one in every if column.suite in one.suites]
+    held = [judged for one in shown for judged in one.numbers if column.holds(judged.finding.cell)]
     lost = sum(one.finding.launches == 0 for one in held)
     if lost:
         return Entry("", mark="failed", hint=f"{lost} of {len(held)} numbers were never measured")
     if held:
         return Entry("", mark=worst(held), hint=f"{len(held)} numbers")
+    plan = material.plan(target, column.suite)
+    excluded = {item.cell.variant: item.reason for item in plan.excluded if column.holds(item.cell)}
     if len(excluded) == len(column.variants):
         return Entry("", mark="excluded", hint="; ".join(dict.fromkeys(excluded.values())))
-    return Entry("", mark="invalid" if evidence and evidence.faults else "not measured")
+    return Entry("", mark="invalid" if any(one.evidence.faults for one in shown) else "not measured")
 
 
 def heat_map(material: Material) -> Table:
-    """A row a target, a column a built variant: the worst badge of its numbers, as glyph and word."""
-    columns = _columns()
-    rows = []
-    for name, target in material.targets.target.items():
-        evidence, plan = material.newest(name), material.plan(name)
-        numbers = list(material.of(evidence).values()) if evidence else []
-        entries = [
-            _state(column, evidence, [one for one in numbers if column.holds(one.finding.cell)], plan)
-            for column in columns
+    """A row a target, a column a built variant that any of them measures or would: the worst badge of its numbers."""
+    shown = material.shown()
+    held = {
+        name: [
+            Shown(one, suites, list(material.of(one).values())) for one, suites in shown if one.bundle.target == name
         ]
-        rows.append((Entry(target.title, name), *entries))
-    head = ("Target", *(column.title for column in columns))
+        for name in material.targets.target
+    }
+    every = [
+        (column.title, {name: _state(column, material, name, found) for name, found in held.items()})
+        for column in _columns()
+    ]
+    columns = [(title, states) for title, states in every if any(one.mark != "excluded" for one in states.values())]
+    rows = tuple(
+        (Entry(target.title, name), *(states[name] for _, states in columns))
+        for name, target in material.targets.target.items()
+    )
     lead = (
         "Each entry is the worst state among the numbers of that variant on that target (packaging: the image and its "
-        "imports); what is not built yet is listed in the plan (`matrix plan`)."
+        "imports). What no target measures at its profile, and what is not built yet, is listed in the plan (`matrix plan`)."
     )
-    return Table("matrix", "The matrix", lead, head, tuple(rows))
+    return Table("matrix", "The matrix", lead, ("Target", *(title for title, _ in columns)), rows)
 
 
 def _result(result: GateResult, states: Mapping[tuple[str, str, str], State], policy: Policy) -> tuple[Entry, ...]:
@@ -110,6 +143,16 @@ def _range(comparison: Comparison) -> str:
     return show_interval(estimate.low, estimate.high, estimate.unit)
 
 
+def _floor(comparison: Comparison) -> Entry:
+    """What nothing can be faster than, and how far above it the range is."""
+    times = comparison.above_floor
+    if comparison.floor is None or times is None:
+        return Entry(DASH)
+    return Entry(
+        show(comparison.floor, comparison.estimate.unit), f"the range takes {times[0]:.1f} to {times[1]:.1f} times it"
+    )
+
+
 def estimates(material: Material) -> Table:
     """Planning estimates beside measurements."""
     rows = []
@@ -121,6 +164,7 @@ def estimates(material: Material) -> Table:
                 Entry(estimate.what, f"{estimate.section}: {estimate.assumption}"),
                 Entry(where),
                 Entry(_range(comparison)),
+                _floor(comparison),
                 number(comparison.judged),
                 Entry("", mark=comparison.status),
                 Entry(comparison.why),
@@ -128,13 +172,14 @@ def estimates(material: Material) -> Table:
         )
     lead = (
         "What the design note planned with. "
-        "An estimate is never promoted: it stands beside a measurement and never in its place."
+        "An estimate is never promoted: it stands beside a measurement and never in its place. A floor is the counted matrix "
+        "products at the published peak of the device: nothing is faster."
     )
     return Table(
         "estimates",
         "Estimates and measurements",
         lead,
-        ("Estimate", "Place", "Range", "Measured", "Answer", "By how much, or why not"),
+        ("Estimate", "Place", "Range", "Floor", "Measured", "Answer", "By how much, or why not"),
         tuple(rows),
     )
 

@@ -1,17 +1,30 @@
-"""The report's order: verdict, matrix, gates, doubts, suites, estimates, evidence, ledger, how to reproduce. Data for views."""
+"""The report's order, from the verdict over suites, tools, serving and estimates to how to reproduce it. Data for views."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from matrix.bundle import Evidence
 from matrix.cell import Suite
 from matrix.gates import sentence
-from matrix.report import doubted, figures, functions, ledger, overview, packaging, provenance, tables
+from matrix.report import (
+    deployment,
+    doubted,
+    figures,
+    functions,
+    ledger,
+    overview,
+    packaging,
+    provenance,
+    tables,
+    tools,
+    training,
+    trials,
+)
 from matrix.report.figures import Figure
-from matrix.report.material import Material, cells_of
+from matrix.report.material import Material
 from matrix.report.tables import Numbers, Table
 from matrix.verdict import PRECEDENCE
 
@@ -40,8 +53,8 @@ class Page:
     sections: tuple[Section, ...]
 
 
-def _suites(material: Material, evidence: Evidence) -> list[Section]:
-    """The suites of one measured target: those of which anything was planned on it."""
+def _suites(material: Material, evidence: Evidence, shown: Sequence[Suite]) -> list[Section]:
+    """Suites of one bundle: those that it is shown for."""
     numbers = material.of(evidence)
     name, title = evidence.bundle.target, material.targets.of(evidence.bundle.target).title
     profile = evidence.bundle.profile.name
@@ -52,8 +65,15 @@ def _suites(material: Material, evidence: Evidence) -> list[Section]:
             f"training-{name}",
             f"Training step on {title}",
             where,
-            (figures.training(evidence, numbers),),
-            (tables.training(evidence, numbers), *tables.phases(evidence, numbers)),
+            training.figures(evidence, numbers),
+            (*training.steps(evidence, numbers), *training.phases(evidence, numbers)),
+        ),
+        "training_quality": lambda: Section(
+            f"trials-{name}",
+            f"Quality beside speed on {title}",
+            where,
+            (trials.figure(evidence, numbers),),
+            (trials.table(evidence, numbers),),
         ),
         "export_accuracy": lambda: Section(
             f"exports-{name}",
@@ -77,7 +97,7 @@ def _suites(material: Material, evidence: Evidence) -> list[Section]:
             packaging.tables(evidence, numbers),
         ),
     }
-    return [make() for suite, make in parts.items() if cells_of(evidence, suite)]
+    return [make() for suite, make in parts.items() if suite in shown]
 
 
 def _latencies(evidence: Evidence, numbers: Numbers) -> tuple[Table, ...]:
@@ -107,8 +127,14 @@ def _reproduce(material: Material, evidence: Evidence) -> Section:
         _explained(material, evidence),
         f"pytest-benchmark compare reports/bundles/{evidence.name}/launches/*/benchmark.json",
     )
-    title = f"How to reproduce {bundle.target}"
-    return Section(f"reproduce-{bundle.target}", title, "", tables=(provenance.environment(bundle),), commands=commands)
+    title = f"How to reproduce {bundle.target}, profile {bundle.profile.name}"
+    return Section(
+        f"reproduce-{bundle.target}-{bundle.profile.name}",
+        title,
+        "",
+        tables=(provenance.environment(bundle),),
+        commands=commands,
+    )
 
 
 _METHOD = (
@@ -142,15 +168,23 @@ def _first(material: Material) -> list[Section]:
 
 def build(material: Material) -> Page:
     """The report of `material`."""
-    shown = [one for one in material.shown() if not one.faults]
+    shown = [(one, suites) for one, suites in material.shown() if not one.faults]
     chains = ledger.tables(material)
     sections = [
         *_first(material),
-        *(section for one in shown for section in _suites(material, one)),
+        *(section for one, suites in shown for section in _suites(material, one, suites)),
+        Section("tools", "What each tool can do", tables=(tools.table(material.tools),)),
+        Section(
+            "deployment",
+            "Where to serve: Lambda, container service or GPU",
+            deployment.LEAD,
+            (deployment.figure(material.choices),),
+            deployment.tables(material.deployment, material.choices),
+        ),
         Section("estimates", "Estimates and measurements", tables=(overview.estimates(material),)),
         Section("evidence", "Evidence", tables=(overview.bundles(material),)),
         *([Section("ledger", "Ledger", tables=chains)] if chains else []),
-        *(_reproduce(material, one) for one in shown),
+        *(_reproduce(material, one) for one, _ in shown),
         Section("method", "How numbers are measured", _METHOD),
         Section("states", "How states are derived", _STATES, tables=(overview.legend(),)),
     ]

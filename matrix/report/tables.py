@@ -1,10 +1,9 @@
-"""Tables of training, exports and a process' latencies: built once from judged numbers, drawn as HTML and as Markdown."""
+"""Tables of exports and a process' latencies: built once from judged numbers, drawn as HTML and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from matrix.bundle import Evidence
 from matrix.catalog import METRICS, variant
@@ -103,47 +102,6 @@ def _why_lost(evidence: Evidence, cell: Cell) -> str:
 def titles(columns: Sequence[str]) -> tuple[str, ...]:
     """The titles of metrics."""
     return tuple(METRICS[name].title for name in columns)
-
-
-_STEP: Final = ("step_s", "samples_per_s", "ratio", "peak_fraction", "peak_bytes", "step_flop", "matmul_flop_per_s")
-_PROOFS: Final = ("tensor_rmse", "trained_accuracy")
-"""What a device's own step and its own student say of its arithmetic: columns where a bundle holds them."""
-
-
-def training(evidence: Evidence, numbers: Numbers) -> Table:
-    """One optimizer step of each stack."""
-    cells = cells_of(evidence, "training_step")
-    proofs = [name for name in _PROOFS if any((cell.id, name) in numbers for cell in cells)]
-    columns = (*_STEP, *proofs)
-    size = f"batch {cells[0].batch} of {cells[0].length} tokens" if cells else ""
-    lead = (
-        f"{size}: median step over {evidence.bundle.profile.launches} launches. Work is counted in matrix products: "
-        "teacher forward + 3 × student forward, an encoder's forward being L (2 T (4 d² + 2 d f) + 4 T S d) FLOPs "  # noqa: RUF001 - a product
-        "for T = batch × S tokens; the peak is the best matrix product measured in the same launch."  # noqa: RUF001 - a product
-    )
-    return Table(
-        "training",
-        "Training step",
-        lead,
-        ("Stack", *titles(columns)),
-        rows_of(evidence, numbers, cells, lambda c: [name_of(c)], columns),
-    )
-
-
-def phases(evidence: Evidence, numbers: Numbers) -> tuple[Table, ...]:
-    """Where a step's time goes; nothing where no launch told."""
-    columns = tuple(
-        f"{name}_share" for name in ("teacher_forward", "student_forward", "backward", "optimizer", "other")
-    )
-    lead = (
-        "Shares of the step, by hooks on teacher, student and optimizer; "
-        "backward holds the loss and clipping, other the library's own loop."
-    )
-    cells = cells_of(evidence, "training_step")
-    if not any((cell.id, name) in numbers for cell in cells for name in columns):
-        return ()
-    rows = rows_of(evidence, numbers, cells, lambda c: [name_of(c)], columns)
-    return (Table("phases", "Where a step's time goes", lead, ("Stack", *titles(columns)), rows),)
 
 
 def exports(evidence: Evidence, numbers: Numbers) -> Table:

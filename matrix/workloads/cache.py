@@ -10,9 +10,8 @@ import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
-Kind = Literal["teachers", "students", "exports", "examples"]
+from matrix.job import CacheKind
 
 
 class Cache:
@@ -21,7 +20,7 @@ class Cache:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def folder(self, kind: Kind, key: str) -> Path:
+    def folder(self, kind: CacheKind, key: str) -> Path:
         """Where `kind` is kept under `key`."""
         return self.root / kind / key
 

@@ -43,7 +43,7 @@ def inputs_of(ids: Int) -> Inputs:
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded evaluation and training examples, flat, with the start of each; labels of the evaluation examples.
+    """Encoded evaluation, training and validation examples, flat, with the start of each, and the labels of each.
 
     `texts` are those of the probes of their own lengths; `checkpoint` holds the checkpoint's logits of every evaluation example.
     """
@@ -54,6 +54,9 @@ class Examples:
     train: Int
     train_starts: Int
     train_labels: Int
+    validation: Int
+    validation_starts: Int
+    validation_labels: Int
     texts: npt.NDArray[np.str_]
     checkpoint: Float
     reference: dict[str, Float]
@@ -73,6 +76,10 @@ class Examples:
     def train_ids(self) -> list[Int]:
         """Each training example's ids."""
         return np.split(self.train, self.train_starts[1:])
+
+    def validation_ids(self) -> list[Int]:
+        """Each validation example's ids."""
+        return np.split(self.validation, self.validation_starts[1:])
 
     def probes(self, length: Length) -> list[Inputs]:
         """Batch-1 inputs of `length` tokens; "data" gives evaluation examples at their own lengths."""

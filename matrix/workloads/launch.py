@@ -113,7 +113,7 @@ class Measurement:
     def __init__(self, benchmark: Any, cell: Cell, launch: Launch, *, threads: int) -> None:  # noqa: ANN401 - pytest-benchmark's fixture
         self.benchmark, self.cell, self.launch, self.threads = benchmark, cell, launch, threads
         self.device = launch.job.device
-        self.dtype = launch.job.profile.training_dtype if cell.suite == "training_step" else "float32"
+        self.dtype = launch.job.profile.training_dtype if cell.trains else "float32"
         self._facts: dict[str, float] = {}
         self._files: dict[str, str] = {}
         self._sampled: tuple[Timing, Load] | None = None
@@ -152,9 +152,14 @@ class Measurement:
         self.benchmark.group = self.cell.suite
         sampler = Sampler(on_device(call, self.device), inputs, rules, self.launch.tell, self.cell.id)
         mark = LoadMark.now(elsewhere)
-        timing = sampler.run(self.benchmark, lambda: list(self.benchmark.stats.stats.data))
+        timing = sampler.run(self.benchmark, lambda: self.samples)
         self._sampled = (timing, mark.until_now(elsewhere))
         return timing.rounds
+
+    @property
+    def samples(self) -> list[float]:
+        """The claimed samples in their order, seconds."""
+        return list(self.benchmark.stats.stats.data)
 
     def file(self) -> None:
         """Write the cell's evidence into pytest-benchmark's `extra_info`; the fixture's last act."""

@@ -88,7 +88,8 @@ def _fill(template: str, grammar: Grammar, rng: random.Random) -> str:
     return _SLOT.sub(lambda match: rng.choice(grammar.slots[match[1]]), template)
 
 
-def _misspell(word: str, rng: random.Random) -> str:
+def misspell(word: str, rng: random.Random) -> str:
+    """`word` with one slip of the fingers; a word of three letters or fewer as it is."""
     if len(word) < 4:  # noqa: PLR2004 - a shorter word would become another word
         return word
     at = rng.randrange(1, len(word) - 1)
@@ -113,7 +114,7 @@ def _utterance(grammar: Grammar, rng: random.Random) -> Utterance:
     if rng.random() < rates.tail:
         parts.append(rng.choice(shared.tail))
     words = _fill(" ".join(parts), grammar, rng).split()
-    text = " ".join(_misspell(word, rng) if rng.random() < rates.typo else word for word in words)
+    text = " ".join(misspell(word, rng) if rng.random() < rates.typo else word for word in words)
     if rng.random() < rates.label_noise:
         intent = rng.choice([other for other in grammar.labels if other != intent])
     return Utterance(text, grammar.labels.index(intent))

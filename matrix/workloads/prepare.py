@@ -17,16 +17,18 @@ import torch
 from transformers import PreTrainedModel
 
 from matrix.canonical import digest, file_digest, tree_digest
-from matrix.errors import MatrixError
-from matrix.job import Artifact, DataIdentity, Event, Job, ModelIdentity, Prepared, SplitIdentity
+from matrix.errors import DataError, MatrixError, UsageError
+from matrix.job import Artifact, DataIdentity, Event, Job, ModelIdentity, Prepared, ResponseIdentity, SplitIdentity
 from matrix.strict import parse_json
-from matrix.workloads import examples, export
+from matrix.workloads import conversations, examples, export
 from matrix.workloads.cache import Cache, versions
 from matrix.workloads.data import Splits, load_splits
+from matrix.workloads.export import parity
 from matrix.workloads.models import build_teacher, check_vocabulary, load_model, load_tokenizer
 from matrix.workloads.progress import Tell, teller
-from matrix.workloads.serve import INPUTS, SERVINGS, torch_eager
+from matrix.workloads.serve import INPUTS, SERVINGS, runtime, serving_of, torch_eager
 from matrix.workloads.student import StudentMaker, given_digest, story_of
+from matrix.workloads.teacher import Teachers
 from matrix.workloads.train import encode
 
 _HERE = Path(__file__).parent
@@ -83,6 +85,7 @@ class Preparation:
             load_model(str(self.student), self.splits.names, "bert"),
             load_tokenizer(self.student),
         )
+        teachers = self._trial_teachers()
         keys |= {"exports": self._exports_key(), "examples": self._examples_key()}
         artifacts = {name: self._artifact(keys["exports"], name) for name in formats_of(self.job)}
         self.cache.keep(self.cache.folder("examples", keys["examples"]), self._make_examples)
@@ -99,8 +102,37 @@ class Preparation:
             training=story_of(self.student),
             artifacts=artifacts,
             reused=reused,
+            response=self._response(),
+            teachers=teachers,
             **keys,
         )
+
+    def _trial_teachers(self) -> tuple[str, ...]:
+        """Keys of the trained teachers that the job's trials learn from; none where one was given.
+
+        Raises:
+            DataError: no teacher that knows the given student's tokens can be had.
+        """
+        variants = {cell.variant for cell in self.job.cells if cell.suite == "training_quality"}
+        given, student = self.job.spec.teacher, self.job.spec.student
+        if not variants:
+            return ()
+        if given and load_tokenizer(given).get_vocab() != self.tokenizer.get_vocab():
+            raise DataError(
+                "the given teacher reads other tokens than the student: a trial has one input for both",
+                remedy="give two of one tokenizer, or a profile without training_quality",
+            )
+        if given is None and student:
+            raise DataError(
+                "a trial of the given student needs a trained teacher that reads its tokens",
+                remedy="give --teacher too, or a profile without training_quality",
+            )
+        seeds = [self.recipe.seed, *([self.recipe.seed + 2] if "multi_teacher" in variants else [])]
+        return () if given else tuple(self._trained_teacher(seed).name for seed in seeds)
+
+    def _trained_teacher(self, seed: int) -> Path:
+        recipe = self.job.profile.seeded(seed).recipe
+        return Teachers(None, recipe, self.job.device, self.splits, self.cache, self.tell).trained()
 
     def calibration(self) -> Sequence[dict[str, list[int]]]:
         """Encoded training utterances that quantisers may look at: never validation or evaluation ones."""
@@ -127,6 +159,8 @@ class Preparation:
             self.tell(Event(stage="export", detail=name))
             started = time.monotonic()
             module.export(made, out, self.calibration())
+            if name in export.EXACT:
+                self._prove(name, out / module.MODEL)
             facts = Artifact(
                 format=name,
                 model=module.MODEL,
@@ -139,18 +173,31 @@ class Preparation:
         self.cache.keep(place / name, make)
         return parse_json(Artifact, (place / name / "artifact.json").read_bytes(), f"{name}/artifact.json")
 
+    def _prove(self, name: str, model: Path) -> None:
+        """A full-precision export answers as the checkpoint does.
+
+        Raises:
+            DataError: it does not.
+        """
+        config, threads = self.model.config, torch.get_num_threads()
+        predict = runtime(serving_of(name)).load(model, device="cpu", threads=threads)
+        reference = torch_eager.load(self.student / "model.safetensors", device="cpu", threads=threads)
+        asked = list(parity.probes(config.vocab_size, config.max_position_embeddings))
+        parity.check(name, predict, reference, asked)
+
     def _examples_key(self) -> str:
         code = tree_digest((_HERE / name for name in ("examples.py", "prepare.py")), _HERE)
         files = [file_digest(self.student / name) for name in ("model.safetensors", "tokenizer.json")]
-        data = [self.splits.evaluation.sha256, self.splits.train.sha256]
+        data = [split.sha256 for split in (self.splits.evaluation, self.splits.train, self.splits.validation)]
         return digest([code, files, data, list(self.job.profile.latency_lengths), self.recipe.max_length])
 
     def _make_examples(self, out: Path) -> None:
         """Encode, and ask the checkpoint itself for the reference's answers to every probe."""
         self.tell(Event(stage="encode the examples"))
-        both = (self.splits.evaluation, self.splits.train)
-        evaluation, train = (encode(self.tokenizer, split, self.recipe.max_length) for split in both)
+        three = (self.splits.evaluation, self.splits.train, self.splits.validation)
+        evaluation, train, validation = (encode(self.tokenizer, split, self.recipe.max_length) for split in three)
         (held, held_starts), (seen, seen_starts) = examples.flat(evaluation.ids), examples.flat(train.ids)
+        watched, watched_starts = examples.flat(validation.ids)
         arrays = {
             "evaluation": held,
             "evaluation_starts": held_starts,
@@ -158,6 +205,9 @@ class Preparation:
             "train": seen,
             "train_starts": seen_starts,
             "train_labels": train.labels.numpy(),
+            "validation": watched,
+            "validation_starts": watched_starts,
+            "validation_labels": validation.labels.numpy(),
             "texts": np.array(self.splits.evaluation.texts[: examples.OWN_LENGTHS], dtype=np.str_),
         }
         predict = torch_eager.load(self.student / "model.safetensors", device="cpu", threads=torch.get_num_threads())
@@ -168,6 +218,38 @@ class Preparation:
             f"logits_{n}": np.vstack([predict(x) for x in found.probes(n)]) for n in self.job.profile.latency_lengths
         }
         examples.write(out, **arrays, **answers)
+
+    def _response(self) -> ResponseIdentity | None:
+        """The response workload's conversations; None where no cell needs them."""
+        if all(cell.workload != "response" for cell in self.job.cells):
+            return None
+        source, shape = self.job.spec.answers, self.job.profile.response
+        if shape.student.vocabulary != shape.teacher.vocabulary:
+            raise UsageError(
+                f"the profile {self.job.profile.name} gives the response student {shape.student.vocabulary} tokens and its "
+                f"teacher {shape.teacher.vocabulary}",
+                remedy="give both one vocabulary: they are compared token by token",
+            )
+        self.tell(Event(stage="cut the teacher's answers", detail=source))
+        answered = conversations.load_answers(source)
+        sha256 = conversations.answers_digest(answered)
+        code = file_digest(_HERE / "conversations.py")
+        sizes = [shape.batch, shape.length, shape.answer, shape.student.vocabulary]
+        key = digest([code, sha256, sizes, versions(("tokenizers", "transformers"))])
+        place = self.cache.folder("conversations", key)
+
+        def make(out: Path) -> None:
+            tokenizer = conversations.train_tokenizer(answered, shape.student.vocabulary)
+            conversations.write(out, tokenizer, conversations.cut(tokenizer, answered, shape))
+
+        self.cache.keep(place, make)
+        return ResponseIdentity(
+            source=source if source == conversations.EMBEDDED else Path(source).name,
+            examples=len(answered),
+            sha256=sha256,
+            tokenizer_sha256=file_digest(place / "tokenizer.json"),
+            conversations=key,
+        )
 
     def _teacher_identity(self) -> ModelIdentity:
         given = self.job.spec.teacher

@@ -110,7 +110,8 @@ class Sampler:
     def run(self, benchmark: Pedantic, samples: Callable[[], list[float]]) -> Timing:
         """Warm up, look, confirm; how it went. `samples` reads the confirming block's times back from the fixture."""
         calls, steady = self.warm_up()
-        looked, capped = self.look() if self.rules.min_rounds > 1 else ([], False)
+        fixed = self.rules.min_rounds == self.rules.max_rounds  # nothing to look for
+        looked, capped = ([], False) if fixed else self.look()
         rounds = self.rounds_after(looked) if looked else self.rules.min_rounds
         self.confirm(benchmark, rounds)
         width = median_half_width(samples())

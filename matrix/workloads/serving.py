@@ -16,7 +16,7 @@ import numpy as np
 
 from matrix.cell import Cell
 from matrix.errors import EvidenceError
-from matrix.workloads import serve
+from matrix.workloads import export, serve
 from matrix.workloads.examples import Float
 from matrix.workloads.launch import Launch
 from matrix.workloads.sampling import Arguments
@@ -26,7 +26,7 @@ _EXACT = 1e-4
 """Largest difference of a logit that fp32 may show, relative to the largest logit: the order of sums, nothing more."""
 
 _LIKE = 0.9
-"""Least correlation of an INT8 variant's logits with the reference's: below it, it is another model."""
+"""Least correlation of a quantised variant's logits with the reference's: below it, it is another model."""
 
 _COMPARED = 16
 """Probes that are answered before the clock starts; `export_accuracy` compares every example."""
@@ -144,12 +144,13 @@ def cold_start(cell: Cell, launch: Launch) -> FirstAnswer:
     return ColdStart(cell.variant, launch, launch.examples.probes("data")[0])
 
 
-def same_answers(logits: Float, reference: Float, *, exact: bool) -> None:
+def same_answers(variant: str, logits: Float, reference: Float) -> None:
     """Refuse a runtime that answers otherwise than the reference (both examples x classes).
 
     Raises:
-        EvidenceError: fp32 logits differ beyond rounding, or INT8 logits are not like the reference's.
+        EvidenceError: fp32 logits differ beyond rounding, or those of fewer bits are not like the reference's.
     """
+    exact = serve.SERVINGS[variant].format in export.EXACT
     if not np.isfinite(logits).all():
         raise EvidenceError("a logit is not finite", remedy="the export is broken; measure nothing with it")
     largest = float(np.abs(reference).max())
@@ -164,14 +165,14 @@ def same_answers(logits: Float, reference: Float, *, exact: bool) -> None:
         raise EvidenceError(f"logits correlate by {alike:.3f} with the reference", remedy=f"at least {_LIKE} is asked")
 
 
-def agree(answers: Answers, reference: Float, *, exact: bool) -> None:
+def agree(variant: str, answers: Answers, reference: Float) -> None:
     """Answer the first requests and compare with the reference (`same_answers`).
 
     Raises:
         EvidenceError: the runtime answers otherwise.
     """
     found = [answers.call(request) for request in answers.requests[:_COMPARED]]
-    same_answers(np.vstack(found), reference[: len(found)], exact=exact)
+    same_answers(variant, np.vstack(found), reference[: len(found)])
 
 
 class ColdStart:

@@ -6,8 +6,6 @@ inputs are fixed, so its logits are computed once: caching them changes nothing 
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,15 +18,19 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from matrix.profile import Recipe
+from matrix.workloads.checkpoint import Checkpoints, packed, unpack
 from matrix.workloads.data import Split
 
 Ids = Sequence[list[int]]
 Report = Callable[[str, int, int], None]
 """Told with a stage, steps done and steps in all."""
 
-FIRST: Final = 10
-"""Steps whose losses two devices compare: many enough for a wrong gradient to show, too few for rounding to grow."""
+CLIP: Final = 1.0
+"""Norm that a gradient is clipped to."""
 
+WEIGHT_DECAY: Final = 0.01
+
+_JUDGED = 64  # examples that a model answers at once
 _WARMUP_SHARE = 0.1
 _WINDOW = 50  # batches that are sorted by length together: wide enough to pad little, narrow enough to stay random
 
@@ -74,15 +76,20 @@ def pad(ids: Ids, rows: npt.NDArray[np.int64], device: str = "cpu") -> dict[str,
     return {"input_ids": out.to(device), "attention_mask": mask.to(device)}
 
 
-def logits_of(model: PreTrainedModel, data: Encoded, report: Report, stage: str, size: int = 64) -> torch.Tensor:
+def logits_of(
+    model: PreTrainedModel, data: Encoded, report: Report, stage: str, checkpoints: Checkpoints | None = None
+) -> torch.Tensor:
     """Logits of every example, in the data's order, float32, examples x classes, on the CPU; dropout off."""
     model.eval()
-    parts = batches([len(row) for row in data.ids], size, None)
-    out = torch.zeros(len(data), model.config.num_labels)
-    for done, rows in enumerate(parts, start=1):
+    parts = batches([len(row) for row in data.ids], _JUDGED, None)
+    kept = checkpoints.latest() if checkpoints else None
+    start, out = (kept.done, kept.tensors["logits"]) if kept else (0, torch.zeros(len(data), model.config.num_labels))
+    for done, rows in enumerate(parts[start:], start=start + 1):
         with torch.inference_mode():
             out[rows] = model(**pad(data.ids, rows, model.device)).logits.float().cpu()
         report(stage, done, len(parts))
+        if checkpoints:
+            checkpoints.offer(done, lambda: {"logits": out})
     return out
 
 
@@ -123,11 +130,10 @@ def dropout_off(model: PreTrainedModel) -> None:
             module.dropout_prob = 0.0
 
 
-def _schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+def rate(step: int, steps: int) -> float:
+    """Share of the learning rate in step `step` (from 0) of `steps`: a linear warm-up over a tenth, then linearly to 0."""
     warm = max(1, round(steps * _WARMUP_SHARE))
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
-    )
+    return min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
 
 
 @dataclass(frozen=True)
@@ -153,13 +159,26 @@ def _order(data: Encoded, how: Fit, recipe: Recipe) -> Iterator[npt.NDArray[np.i
         yield from batches(lengths, how.batch, rng)
 
 
-def _losses(model: PreTrainedModel, data: Encoded, how: Fit, recipe: Recipe) -> Iterator[torch.Tensor]:
-    """Train `model` in place, one step a turn; the step's loss, on the model's device."""
+def fit(
+    model: PreTrainedModel,
+    data: Encoded,
+    how: Fit,
+    recipe: Recipe,
+    report: Report,
+    checkpoints: Checkpoints | None = None,
+) -> None:
+    """Train `model` in place; equal inputs give equal batches in equal order, and a killed training goes on where it was."""
+    if not how.dropout:
+        dropout_off(model)
     torch.manual_seed(recipe.seed)
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=how.lr, weight_decay=0.01, fused=True)
-    schedule = _schedule(optimizer, how.steps(len(data)))
-    for rows in _order(data, how, recipe):
+    trained, steps = dict(model.named_parameters()), how.steps(len(data))
+    optimizer = torch.optim.AdamW(trained.values(), lr=how.lr, weight_decay=WEIGHT_DECAY, fused=True)
+    kept = checkpoints.latest() if checkpoints else None
+    if kept:
+        unpack(kept.tensors, trained, optimizer)
+    for step, rows in itertools.islice(enumerate(_order(data, how, recipe)), kept.done if kept else 0, None):
+        optimizer.param_groups[0]["lr"] = how.lr * rate(step, steps)
         logits = model(**pad(data.ids, rows, model.device)).logits
         labels = data.labels[rows].to(model.device)
         if how.soft is None:
@@ -168,36 +187,10 @@ def _losses(model: PreTrainedModel, data: Encoded, how: Fit, recipe: Recipe) -> 
             teacher = how.soft[rows].to(model.device)
             loss = distillation_loss(logits, teacher, labels, temperature=recipe.temperature, alpha=recipe.alpha)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
-        schedule.step()
         optimizer.zero_grad()
-        yield loss.detach()
-
-
-def first_losses(
-    student: PreTrainedModel, teacher: PreTrainedModel, data: Encoded, how: Fit, recipe: Recipe
-) -> tuple[float, ...]:
-    """The losses of the first ten steps of `fit`, in fp32, taught by `teacher`; `student` stays as it is.
-
-    Two devices have them in common up to rounding, because what would part them is left out: dropout, whose masks each kind
-    of device draws in its own way, and all training before. So `teacher` is the one that nobody trained here: where only
-    rounding differed (1 against 2 threads) a teacher trained at tests' size moved these losses by 0.18.
-    """
-    probe = copy.deepcopy(student).float()
-    dropout_off(probe)
-    rows = np.concatenate(list(itertools.islice(_order(data, how, recipe), FIRST)))
-    taught = Encoded([data.ids[row] for row in rows], data.labels[rows])
-    soft = torch.zeros(len(data), probe.config.num_labels)
-    soft[rows] = logits_of(teacher, taught, lambda *_: None, "")
-    how = dataclasses.replace(how, soft=soft)
-    return tuple(float(loss) for loss in itertools.islice(_losses(probe, data, how, recipe), FIRST))
-
-
-def fit(model: PreTrainedModel, data: Encoded, how: Fit, recipe: Recipe, report: Report) -> None:
-    """Train `model` in place; equal inputs give equal batches in equal order."""
-    if not how.dropout:
-        dropout_off(model)
-    for done, _ in enumerate(_losses(model, data, how, recipe), start=1):
-        report(how.stage, done, how.steps(len(data)))
+        if checkpoints:
+            checkpoints.offer(step + 1, lambda: packed(trained, optimizer))
+        report(how.stage, step + 1, steps)
     model.eval()

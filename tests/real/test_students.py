@@ -16,9 +16,12 @@ from matrix.job import Folders, Job, Training, WorkloadSpec
 from matrix.profile import Recipe
 from matrix.workloads.cache import Cache
 from matrix.workloads.data import load_splits
+from matrix.workloads.distill.buckets import Shape
+from matrix.workloads.distill.fast import FIRST, Fast, Switches, first_losses, train
+from matrix.workloads.distill.fast_loop import Loop
 from matrix.workloads.models import build_student, build_teacher, train_tokenizer
 from matrix.workloads.student import StudentMaker, story_of
-from matrix.workloads.train import FIRST, Encoded, Fit, dropout_off, encode, first_losses, fit, logits_of
+from matrix.workloads.train import Encoded, dropout_off, encode, logits_of
 from tests.real.tiny import PROFILE
 
 pytestmark = pytest.mark.frameworks
@@ -38,22 +41,23 @@ class Lesson(NamedTuple):
     """What a student is fitted to."""
 
     teacher: PreTrainedModel
-    train: Encoded
-    how: Fit
+    data: Encoded
+    soft: torch.Tensor
+    how: Fast
 
 
 @pytest.fixture(scope="module")
 def lesson() -> Lesson:
     """320 utterances, 20 steps, a teacher that nobody trained."""
     split = load_splits("embedded", RECIPE).train
-    train, teacher = encode(train_tokenizer(split.texts), split, RECIPE.max_length), build_teacher(RECIPE, NAMES)
-    soft = logits_of(teacher, train, lambda *_: None, "")
-    return Lesson(teacher, train, Fit("distil", 1, 16, 2e-3, dropout=False, soft=soft))
+    data, teacher = encode(train_tokenizer(split.texts), split, RECIPE.max_length), build_teacher(RECIPE, NAMES)
+    soft = logits_of(teacher, data, lambda *_: None, "")
+    return Lesson(teacher, data, soft, Fast(1, 16, 2e-3, seed=1, temperature=4.0, alpha=0.7))
 
 
-def losses(student: PreTrainedModel, lesson: Lesson, recipe: Recipe = RECIPE) -> tuple[float, ...]:
+def losses(student: PreTrainedModel, lesson: Lesson) -> tuple[float, ...]:
     """The first ten, taught by the teacher that nobody trained."""
-    return first_losses(student, lesson.teacher, lesson.train, lesson.how, recipe)
+    return first_losses(student, lesson.teacher, lesson.data, lesson.how)
 
 
 def maker(root: Path, seed: int) -> StudentMaker:
@@ -93,28 +97,29 @@ def test_without_dropout_training_mode_repeats(build: Callable[[Recipe, tuple[st
 @pytest.mark.parametrize("dropout", [False, True])
 def test_the_first_losses_do_not_change_what_the_student_becomes(lesson: Lesson, *, dropout: bool) -> None:
     """Weights are bit-equal with and without them, with dropout's masks too."""
-    how = replace(lesson.how, dropout=dropout)
+    how = replace(lesson.how, switches=Switches(dropout=dropout))
     with_them, without = build_student(RECIPE, NAMES), build_student(RECIPE, NAMES)
     losses(with_them, lesson)
     for student in (with_them, without):
-        fit(student, lesson.train, how, RECIPE, lambda *_: None)
+        train(student, lesson.data, lesson.soft, how, lambda *_: None)
     pairs = zip(with_them.state_dict().values(), without.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_the_first_losses_are_those_of_training(lesson: Lesson, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same ten floats that `fit` backpropagates where it has no dropout either."""
+    """The same ten floats that `train` steps by."""
     seen: list[float] = []
-    backward = torch.Tensor.backward
+    step = Loop.step
 
-    def watched(loss: torch.Tensor) -> None:
-        seen.append(float(loss.detach()))
-        backward(loss)
+    def watched(loop: Loop, number: int, rows: torch.Tensor, shape: Shape) -> torch.Tensor:
+        loss = step(loop, number, rows, shape)
+        seen.append(float(loss))
+        return loss
 
     student = build_student(RECIPE, NAMES)
     told = losses(student, lesson)
-    monkeypatch.setattr(torch.Tensor, "backward", watched)
-    fit(student, lesson.train, lesson.how, RECIPE, lambda *_: None)
+    monkeypatch.setattr(Loop, "step", watched)
+    train(student, lesson.data, lesson.soft, lesson.how, lambda *_: None)
     assert len(told) == FIRST == 10
     assert told == pytest.approx(seen[:FIRST], abs=1e-6)
     assert len(set(told)) == FIRST

@@ -1,4 +1,4 @@
-"""Export formats: one module a format, a Protocol and one dict. The module is the plug-in."""
+"""Export formats: one module a format and a Protocol. The module is the plug-in."""
 
 from __future__ import annotations
 
@@ -24,23 +24,32 @@ class Exporter(Protocol):
         """
 
 
-_MODULES: Final = {
-    "torch_fp32": "torch_fp32",
-    "onnx_fp32": "onnx_fp32",
-    "onnx_int8": "onnx_int8",
-    "openvino_fp32": "openvino_fp32",
-    "openvino_int8": "openvino_int8",
-}
+_FORMATS: Final = (
+    "torch_fp32",
+    "onnx_fp32",
+    "onnx_int8",
+    "onnx_fp16",
+    "onnx_static_int8",
+    "onnx_fused",
+    "onnx_int8_fused",
+    "openvino_fp32",
+    "openvino_int8",
+    "openvino_int8_weights",
+)
+"""Modules of this package, each after those that it needs."""
+
+EXACT: Final = frozenset({"torch_fp32", "onnx_fp32", "onnx_fused", "openvino_fp32"})
+"""Formats that answer as the checkpoint does, to rounding: proven before anything is made from them."""
 
 
 def exporter(name: str) -> Exporter:
     """The module of format `name`; its frameworks are imported on this call."""
-    return cast("Exporter", import_module(f"{__name__}.{_MODULES[name]}"))
+    return cast("Exporter", import_module(f"{__name__}.{name}"))
 
 
 def formats() -> tuple[str, ...]:
     """Every format, in an order in which each comes after those it needs."""
-    return tuple(_MODULES)
+    return _FORMATS
 
 
 def artifact_bytes(folder: Path, model: str) -> int:

@@ -6,13 +6,15 @@ host: conversions and copies are inside the clock, because a service pays for th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from matrix.errors import DataError
 
 Inputs = Mapping[str, npt.NDArray[np.int64]]
 Predict = Callable[[Inputs], npt.NDArray[np.float32]]
@@ -38,9 +40,35 @@ SERVINGS: Final[dict[str, Serving]] = {
     "torch_eager": Serving("torch_fp32", "torch_eager"),
     "ort_fp32": Serving("onnx_fp32", "onnx_runtime"),
     "ort_int8": Serving("onnx_int8", "onnx_runtime"),
+    "ort_fp16": Serving("onnx_fp16", "onnx_runtime"),
+    "ort_static_int8": Serving("onnx_static_int8", "onnx_runtime"),
+    "ort_fused": Serving("onnx_fused", "onnx_runtime"),
+    "ort_int8_fused": Serving("onnx_int8_fused", "onnx_runtime"),
     "openvino_fp32": Serving("openvino_fp32", "openvino_cpu"),
     "openvino_int8": Serving("openvino_int8", "openvino_cpu"),
+    "openvino_int8_weights": Serving("openvino_int8_weights", "openvino_cpu"),
 }
+
+
+def unreadable(model: Path, version: str, error: Exception) -> DataError:
+    """What a user is told of a file that a runtime refuses: torn, of another opset, or no model at all."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = (lines[-1] if lines else type(error).__name__).replace(str(model), model.name)
+    return DataError(f"{model.name} is no model that {version} can serve", remedy=f"export it again ({told[-300:]})")
+
+
+def check_inputs(model: Path, names: Sequence[str]) -> None:
+    """Refuse a model of something else.
+
+    Raises:
+        DataError: it asks for what no tokenizer gives.
+    """
+    foreign = [name for name in names if name not in INPUTS]
+    if foreign or not names:
+        raise DataError(
+            f"{model.name} asks for {', '.join(foreign) or 'no input'}",
+            remedy=f"give a classifier of token ids, whose inputs are among {', '.join(INPUTS)}",
+        )
 
 
 def runtime(variant: str) -> Runtime:

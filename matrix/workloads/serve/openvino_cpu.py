@@ -9,7 +9,7 @@ import numpy.typing as npt
 import openvino
 
 from matrix.errors import DataError
-from matrix.workloads.serve import Inputs, Predict
+from matrix.workloads.serve import Inputs, Predict, check_inputs, unreadable
 
 
 def load(model: Path, *, device: str, threads: int) -> Predict:
@@ -22,14 +22,18 @@ def load(model: Path, *, device: str, threads: int) -> Predict:
     cells at the data's own lengths hold that cost, as a service would.
 
     Raises:
-        DataError: the device is not the CPU.
+        DataError: the device is not the CPU, or the file is no model of token ids that this version can serve.
     """
     if device != "cpu":
         raise DataError(f"OpenVINO has no {device} plug-in", remedy="measure it on an x86 CPU target")
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(str(model), "CPU", config)
+    try:
+        compiled = openvino.Core().compile_model(str(model), "CPU", config)
+    except RuntimeError as error:
+        raise unreadable(model, f"OpenVINO {openvino.__version__}", error) from error
     request = compiled.create_infer_request()
     names = [port.any_name for port in compiled.inputs]
+    check_inputs(model, names)
 
     def predict(inputs: Inputs) -> npt.NDArray[np.float32]:
         request.infer({name: inputs[name] for name in names}, share_inputs=True)

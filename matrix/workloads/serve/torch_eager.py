@@ -7,17 +7,25 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
 
-from matrix.workloads.serve import Inputs, Predict
+from matrix.workloads.serve import Inputs, Predict, unreadable
 
 
 def load(model: Path, *, device: str, threads: int) -> Predict:
-    """Serve the checkpoint whose weights are the file `model`."""
+    """Serve the checkpoint whose weights are the file `model`.
+
+    Raises:
+        DataError: it is no classifier's checkpoint.
+    """
     torch.set_num_threads(threads)
-    network = (
-        AutoModelForSequenceClassification.from_pretrained(model.parent, torch_dtype=torch.float32).to(device).eval()
-    )
+    try:
+        loaded = AutoModelForSequenceClassification.from_pretrained(model.parent, torch_dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise unreadable(model, f"transformers {transformers.__version__}", error) from error
+    network = loaded.to(device).eval()
 
     def predict(inputs: Inputs) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
