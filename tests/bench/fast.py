@@ -1,7 +1,7 @@
 """The fast path beside the HF Trainer and a plain loop: examples per second, end to end; and the accuracy that they lead to.
 
     python -m tests.bench.fast [--data embedded|PATH] [--examples 1600] [--online 128] [--blocks 6] [--epochs 6]
-    python -m tests.bench.fast --accuracy [--data embedded|PATH] [--seeds 5]
+    python -m tests.bench.fast --accuracy [--data embedded|PATH] [--seeds 5] [--train 2000] [--epochs 6]
 
 Speed: in each block every way trains a new student once over its examples, in an order that turns with the block; a ratio is
 taken within its block, its interval over blocks. The Trainer that runs the teacher gets fewer examples, for its rate does not
@@ -238,11 +238,13 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe | None = None) -
     parser.add_argument(
         "--epochs", type=int, default=None, help="of the teacher's one pass; or of training, for accuracy"
     )
+    parser.add_argument("--train", type=int, default=None, help="examples that teacher and students train on (accuracy)")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--cache", default=None)
     options = parser.parse_args(arguments)
     recipe = recipe or parse_profiles(definitions.text("profiles.toml")).of(options.profile).recipe
-    recipe = recipe.model_copy(update={"student_epochs": options.epochs or recipe.student_epochs})
+    chosen = {"student_epochs": options.epochs, "train_examples": options.train}
+    recipe = recipe.model_copy(update={name: value for name, value in chosen.items() if value})
     options.epochs = recipe.student_epochs
     if options.threads:
         torch.set_num_threads(options.threads)
