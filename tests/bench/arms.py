@@ -201,5 +201,7 @@ ARMS: Final[dict[str, Arm]] = {
     "fast path": fast_path,
 }
 ONLINE = next(iter(ARMS))
-OTHERS = list(ARMS)[:4]
-"""The ways of other stacks, each in its best configuration and the last in a better one than its users know."""
+OTHERS = list(ARMS)[:3]
+"""The ways of other stacks, each in its best configuration of the same training."""
+BORROWING = list(ARMS)[3]
+"""The fastest of them with the fast path's own switch, which is another training."""

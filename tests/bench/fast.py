@@ -36,6 +36,7 @@ from matrix.workloads.teacher import Teachers
 from matrix.workloads.train import accuracy, distillation_loss, dropout_off, encode, logits_of
 from tests.bench.arms import (
     ARMS,
+    BORROWING,
     ONLINE,
     OTHERS,
     Arm,
@@ -117,11 +118,13 @@ def speed_table(found: dict[str, list[float]], passes: list[float], epochs: int)
         "x online, steady",
         "x online, with the pass",
         f"x the fastest other way, steady ({best})",
+        f"x it without dropout ({BORROWING})",
     )
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name in ARMS:
         cells = [name, rate(found[name]), rate(whole(name)), times_as_fast(name, ONLINE, found.__getitem__)]
-        cells += [times_as_fast(name, ONLINE, whole), times_as_fast(name, best, found.__getitem__)]
+        cells += [times_as_fast(name, ONLINE, whole)]
+        cells += [times_as_fast(name, other, found.__getitem__) for other in (best, BORROWING)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
