@@ -29,8 +29,8 @@ PROFILE = Profile(
     stacks=("raw_torch", "hf_trainer"),  # every stack at work is test_stacks.py's, and one run's of test_containers.py
     exports=("torch_fp32", "onnx_fp32", "onnx_int8", "openvino_fp32", "openvino_int8"),  # the others: test_exports.py
     runtimes=("torch_eager", "ort_fp32", "ort_int8", "openvino_fp32", "openvino_int8"),
-    launch_timeout_s=300,
-    prepare_timeout_s=300,
+    launch_timeout_s=900,  # for what hangs, not for what is slow: a loaded machine takes five times as long
+    prepare_timeout_s=900,
     recipe=Recipe(
         vocabulary=2_000,
         teacher=TeacherShape(layers=1, dim=64, heads=2, hidden=128),
