@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from matrix.cell import TRAINING, Suite, Workload
+from matrix.cell import ANSWERING, TRAINING, Suite, Workload
 from matrix.target import Kind
 
 Work = Literal[
@@ -84,6 +84,7 @@ REFERENCES: Final[dict[tuple[Suite, Workload], str]] = {
     ("training_step", "response"): "raw_sft",
     ("training_quality", "intent"): "raw_torch",
     ("export_accuracy", "intent"): "torch_fp32",
+    ("quantization_schemes", "intent"): "fp32",
     ("inference_latency", "intent"): "torch_eager",
 }
 """The variant that the others of a suite and workload are compared with, unless their work has its own."""
@@ -95,6 +96,7 @@ _X86: Final = ("linux/amd64",)
 _EVERYWHERE: Final = ("linux/amd64", "linux/arm64", "darwin/arm64")
 _CPU: Final = ("cpu",)
 _UNBUILT: Final = "no {} module is built yet"
+_EXACT: Final = "a scheme's integers are the same on every device: the CPU targets hold them"
 
 
 def _import(module: str, *, platforms: tuple[str, ...] = _EVERYWHERE, functions: bool = False) -> Variant:
@@ -102,6 +104,10 @@ def _import(module: str, *, platforms: tuple[str, ...] = _EVERYWHERE, functions:
     return Variant(
         "packaging", "intent", name, f"import of {module}", platforms=platforms, functions=functions, module=module
     )
+
+
+def _scheme(name: str, title: str) -> Variant:
+    return Variant("quantization_schemes", "intent", name, title, devices=_CPU, elsewhere=_EXACT, batch=64)
 
 
 def _unbuilt_export(name: str, title: str, workload: Workload = "intent") -> Variant:
@@ -201,6 +207,16 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     Variant("export_accuracy", "intent", "onnx_static_int8", "ONNX static INT8", batch=64),
     Variant("export_accuracy", "intent", "onnx_fused", "ONNX fp32, fused", batch=64),
     Variant("export_accuracy", "intent", "onnx_int8_fused", "ONNX dynamic INT8, fused", batch=1),
+    # the rows of the paper's table 1 (schemes.py has it too)
+    _scheme("fp32", "fp32"),
+    _scheme("absmax", "absmax"),
+    _scheme("zeropoint", "zero-point"),
+    _scheme("absmax_row_wise", "absmax row-wise"),
+    _scheme("absmax_vector_wise", "absmax vector-wise"),
+    _scheme("zeropoint_vector_wise", "zero-point vector-wise"),
+    _scheme("absmax_row_wise_decomposed", "absmax row-wise + decomposition"),
+    _scheme("llm_int8", "absmax LLM.int8() (vector-wise + decomposition)"),
+    _scheme("llm_int8_zeropoint", "zero-point LLM.int8() (vector-wise + decomposition)"),
     _unbuilt_export("gguf_f16", "GGUF f16", "response"),
     _unbuilt_export("gguf_q8_0", "GGUF Q8_0", "response"),
     _unbuilt_export("gguf_q6_k", "GGUF Q6_K", "response"),
@@ -233,6 +249,7 @@ VARIANTS: Final[tuple[Variant, ...]] = (
 _TRAINING: Final[tuple[Suite, ...]] = ("training_step",)
 _QUALITY: Final[tuple[Suite, ...]] = ("training_quality",)
 _EXPORT: Final[tuple[Suite, ...]] = ("export_accuracy",)
+_SCHEMES: Final[tuple[Suite, ...]] = ("quantization_schemes",)
 _SERVING: Final[tuple[Suite, ...]] = ("inference_latency",)
 _PACKAGING: Final[tuple[Suite, ...]] = ("packaging",)
 
@@ -276,11 +293,15 @@ _METRICS: Final = (
     Metric("late_share", "late calls", "time", "share", _SERVING),
     Metric("ratio", "against the reference", "ratio", "ratio", _TRAINING + _SERVING),
     Metric("method_ratio", "other work, beside raw PyTorch", "ratio", "ratio", _TRAINING),
-    Metric("accuracy", "accuracy", "quality", "share", _EXPORT),
-    Metric("accuracy_delta", "accuracy delta", "export_delta", "points", _EXPORT),
-    Metric("mean_kl", "mean KL", "export_delta", "", _EXPORT),
-    Metric("flip_rate", "flip rate", "export_delta", "share", _EXPORT),
-    Metric("max_dlogit", "max |Δlogit|", "export_delta", "", _EXPORT),
+    Metric("accuracy", "accuracy", "quality", "share", ANSWERING),
+    Metric("accuracy_delta", "accuracy delta", "export_delta", "points", ANSWERING),
+    Metric("mean_kl", "mean KL", "export_delta", "", ANSWERING),
+    Metric("flip_rate", "flip rate", "export_delta", "share", ANSWERING),
+    Metric("max_dlogit", "max |Δlogit|", "export_delta", "", ANSWERING),
+    Metric("product_error", "error, outliers of one sign", "static", "", _SCHEMES),
+    Metric("two_sided_error", "error, outliers of either sign", "static", "", _SCHEMES),
+    Metric("plain_error", "error, no outlier", "static", "", _SCHEMES),
+    Metric("outlier_share", "features taken out", "static", "share", _SCHEMES),
     Metric("artifact_bytes", "artifact", "static", "bytes", _EXPORT),
     Metric("image_bytes", "image", "static", "bytes", _PACKAGING),
     Metric("compressed_bytes", "compressed", "static", "bytes", _PACKAGING),

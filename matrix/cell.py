@@ -6,11 +6,24 @@ from typing import Final, Literal
 
 from matrix.strict import Strict
 
-Suite = Literal["training_step", "training_quality", "export_accuracy", "inference_latency", "packaging"]
+Suite = Literal[
+    "training_step",
+    "training_quality",
+    "export_accuracy",
+    "quantization_schemes",
+    "inference_latency",
+    "packaging",
+]
 Workload = Literal["intent", "response"]
 
 TRAINING: Final[tuple[Suite, ...]] = ("training_step", "training_quality")
 """The suites whose variants are training stacks."""
+
+ANSWERING: Final[tuple[Suite, ...]] = ("export_accuracy", "quantization_schemes")
+"""The suites whose cells answer every evaluation example: their numbers are over examples, paired with the reference's."""
+
+STUDIES: Final[tuple[Suite, ...]] = ("quantization_schemes",)
+"""The suites of which nothing ships: they explain, and no gate may rest on them."""
 
 
 class Cell(Strict):

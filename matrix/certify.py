@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from matrix import stats
 from matrix.catalog import METRICS
-from matrix.cell import Cell
+from matrix.cell import STUDIES, Cell
 from matrix.errors import UsageError
 from matrix.findings import QUANTILES
 from matrix.number import CONFIDENCE
@@ -110,6 +110,9 @@ def check(policy: Policy, targets: Targets, profiles: Profiles) -> None:
 
 
 def _of_form(gate: Gate) -> UsageError | None:
+    if gate.suite in STUDIES:
+        what = f"gate {gate.id!r} asks {gate.suite}, a study of which nothing ships"
+        return UsageError(what, remedy="ask what ships: export_accuracy has the same metrics")
     yielded = [metric.name for metric in METRICS.values() if gate.suite in metric.suites]
     if gate.metric not in yielded:
         what = f"gate {gate.id!r} asks {gate.suite} for metric {gate.metric!r}"

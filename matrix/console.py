@@ -17,6 +17,7 @@ _COST: Final = {
     "training_step": 4.0,
     "training_quality": 40.0,
     "export_accuracy": 6.0,
+    "quantization_schemes": 40.0,
     "inference_latency": 1.3,
     "packaging": 1.0,
 }

@@ -18,7 +18,7 @@ from matrix import quality, stats, trials
 from matrix.bundle import Bundle, Evidence, Measured
 from matrix.canonical import digest
 from matrix.catalog import METRICS
-from matrix.cell import Cell
+from matrix.cell import ANSWERING, Cell
 from matrix.health import Reasons, doubts_about
 from matrix.number import CONFIDENCE, Number, over_launches, reference_of, same_work
 from matrix.ranks import quantile
@@ -174,7 +174,7 @@ def _causes(measured: Measured) -> dict[str, float]:
 
 
 def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured], confidence: float) -> Iterator[Number]:
-    if cell.suite == "export_accuracy":
+    if cell.suite in ANSWERING:
         yield from quality.numbers_of(evidence, cell, confidence)
     elif cell.suite == "packaging":
         yield from _packaging(launches)

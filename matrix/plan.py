@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 from matrix.catalog import VARIANTS, Variant
-from matrix.cell import TRAINING, Cell, Exclusion, Plan
+from matrix.cell import ANSWERING, STUDIES, TRAINING, Cell, Exclusion, Plan
 from matrix.profile import Profile
 from matrix.target import Executor, Target
 
@@ -33,7 +33,7 @@ def _cells(variant: Variant, profile: Profile, target: Target) -> Iterator[Cell]
     elif variant.suite == "training_quality":
         trial = profile.trial
         yield Cell(**same, batch=trial.batch, length=trial.length, examples=trial.examples * trial.epochs)
-    elif variant.suite == "export_accuracy":
+    elif variant.suite in ANSWERING:
         yield Cell(**same, batch=variant.batch, examples=target.evaluation_examples)
     elif variant.suite == "packaging":
         yield Cell(**same)
@@ -49,6 +49,8 @@ def _reason_for_function(variant: Variant, target: Target) -> str | None:
     """Why a function does not run `variant`."""
     if _trains(variant):
         return f"{target.title} serves and never trains: a function's time, memory and disk end long before an epoch"
+    if variant.suite in STUDIES:
+        return f"nothing of a study ships, and {target.title} only serves: the CPU targets hold it"
     if variant.workload == "response":
         return f"{target.title} is too small for an 8B model"
     if "quality" in target.emulates and _is_timed(variant):

@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from matrix.cell import TRAINING, Cell, Suite
+from matrix.cell import ANSWERING, TRAINING, Cell, Suite
 from matrix.errors import UsageError
 from matrix.strict import Strict, parse_toml
 
@@ -170,7 +170,7 @@ class Profile(Strict):
 
     def launches_of(self, cell: Cell) -> int:
         """How many launches run `cell`: outputs and an image repeat, so they need fewer than a time."""
-        repeats = cell.suite == "export_accuracy" or (cell.suite, cell.variant) == ("packaging", "image")
+        repeats = cell.suite in ANSWERING or (cell.suite, cell.variant) == ("packaging", "image")
         return min(self.launches, self.quality_launches) if repeats else self.launches
 
 

@@ -16,9 +16,9 @@ Kind = Literal["time", "throughput", "memory", "ratio", "static", "quality", "ex
 """What sort of claim a number makes; trust has one rule a kind.
 
 time, throughput, memory: absolute, of one device. ratio: to the reference variant, same host, paired launches.
-static: a property of the artifact or of the arithmetic (bytes, FLOPs). quality: accuracy. export_delta: what an export
-changed against its reference. tensors: a training step beside its fp64 reference. trained: accuracy of a student that this
-device trained.
+static: a property of the artifact or of the arithmetic (bytes, FLOPs). quality: accuracy. export_delta: what an export, or
+a scheme of quantisation, changed against its reference. tensors: a training step beside its fp64 reference. trained:
+accuracy of a student that this device trained.
 """
 
 Executor = Literal["native", "docker", "emulator"]

@@ -50,6 +50,7 @@ GATES: list[tuple[Mapping[str, object], str]] = [
     ({"metric": "p99_s"}, "gate 'warm' at 95 %: p99_s has no bound below 299 samples"),
     ({"targets": ("mps",)}, "gate 'warm': p95 of mps can never be believed"),
     ({"at_most": None}, "gate 'warm' needs one limit"),
+    ({"suite": "quantization_schemes"}, "gate 'warm' asks quantization_schemes, a study of which nothing ships"),
     ({"targets": ("nowhere",)}, "gate 'warm': no target is called 'nowhere'"),
 ]
 

@@ -11,6 +11,7 @@ from matrix.catalog import REFERENCES, VARIANTS
 from matrix.errors import UsageError
 from matrix.plan import cells_of_launch, make_plan
 from matrix.profile import Profile
+from matrix.schemes import PERPLEXITIES
 from matrix.workloads import distill, export, serve
 from tests.making import profiles, targets
 
@@ -36,6 +37,7 @@ def test_the_catalog_knows_what_is_built() -> None:
         "training_step": stacks["intent"] | stacks["response"],
         "training_quality": stacks["intent"] - {"textbrewer_features"},
         "export_accuracy": set(export.formats()),
+        "quantization_schemes": set(PERPLEXITIES),
         "inference_latency": set(serve.SERVINGS),
     }
     assert all(reference in built[suite] for (suite, _), reference in REFERENCES.items())
@@ -86,6 +88,9 @@ def test_a_native_run_has_no_image() -> None:
         ("lambda-x86", "inference_latency", "torch_eager", "the function's image leaves out PyTorch eager"),
         ("mps", "export_accuracy", "openvino_int8", "no packages that ship for darwin/arm64"),
         ("cpu-openvino", "training_quality", "raw_torch", "the profile quick leaves out this suite"),
+        ("cpu-openvino", "quantization_schemes", "absmax", "the profile quick leaves out this suite"),
+        ("lambda-x86", "quantization_schemes", "absmax", "nothing of a study ships"),
+        ("mps", "quantization_schemes", "absmax", "a scheme's integers are the same on every device"),
         ("cpu-openvino", "export_accuracy", "gguf_f16", "no export module is built yet"),
     ],
 )

@@ -12,6 +12,7 @@ from matrix.deployment import Choice, sentence
 from matrix.gates import idle
 from matrix.provenance import Granted, Signer
 from matrix.report.material import Material
+from matrix.schemes import PERPLEXITIES, SIZES, SOURCE, SUITE, compared
 from matrix.validity import withdrawals
 from matrix.verdict import Judged
 
@@ -112,6 +113,23 @@ def _choice(choice: Choice) -> dict[str, Any]:
     }
 
 
+def _study(evidence: Evidence) -> dict[str, Any]:
+    """The steps of the lecture's ordering of quantisation schemes, and what a bundle says of each."""
+    steps = [
+        {
+            "claim": one.step.claim,
+            "lower": one.step.lower,
+            "higher": one.step.higher,
+            "paper": one.paper,
+            "matrices": {metric: vars(found) for metric, found in one.matrices.items()},
+            "student": vars(one.student),
+            "says": one.sentence,
+        }
+        for one in compared(evidence)
+    ]
+    return {"bundle": evidence.name, "target": evidence.bundle.target, "steps": steps}
+
+
 def render(material: Material) -> str:
     """The report as JSON text."""
     facts = {
@@ -121,6 +139,11 @@ def render(material: Material) -> str:
         "ledger": _ledger(material),
         "waivers": [_waiver(material, one) for one in material.ledger.granted],
         "numbers": [_number(one) for one in material.judged],
+        "schemes": {
+            "source": SOURCE,
+            "perplexities": {name: dict(zip(SIZES, row, strict=True)) for name, row in PERPLEXITIES.items()},
+            "bundles": [_study(one) for one, suites in material.shown() if not one.faults and SUITE in suites],
+        },
         "deployment": [_choice(one) for one in material.choices],
         "estimates": [
             {

@@ -37,6 +37,8 @@ class _Column:
         return (cell.suite, cell.variant) in self.variants
 
 
+_WHOLE: Final[dict[Suite, str]] = {"quantization_schemes": "study: quantisation schemes", "packaging": "packaging"}
+
 _STACKS: Final[dict[tuple[Suite, Workload], str]] = {
     ("training_step", "intent"): "train: a step of every stack",
     ("training_step", "response"): "train: a step, response",
@@ -45,7 +47,7 @@ _STACKS: Final[dict[tuple[Suite, Workload], str]] = {
 
 
 def _columns() -> list[_Column]:
-    """A column a built export and runtime; one for all stacks of a suite, and for all of packaging: parts of one question."""
+    """A column a built export and runtime; one for all stacks of a suite, all schemes, all of packaging: parts of one question."""
     built = [found for found in VARIANTS if found.missing is None]
     short = {"export_accuracy": "export", "inference_latency": "serve"}
     stacks = [
@@ -57,8 +59,11 @@ def _columns() -> list[_Column]:
         for one in built
         if one.suite in short
     ]
-    packaging = frozenset((one.suite, one.name) for one in built if one.suite == "packaging")
-    return [*stacks, *found, _Column("packaging", packaging)]
+    whole = [
+        _Column(title, frozenset((one.suite, one.name) for one in built if one.suite == suite))
+        for suite, title in _WHOLE.items()
+    ]
+    return [*stacks, *found, *whole]
 
 
 class Shown(NamedTuple):

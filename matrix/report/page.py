@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from matrix.bundle import Evidence
@@ -18,6 +18,7 @@ from matrix.report import (
     overview,
     packaging,
     provenance,
+    schemes,
     tables,
     tools,
     training,
@@ -81,6 +82,12 @@ def _suites(material: Material, evidence: Evidence, shown: Sequence[Suite]) -> l
             where,
             (figures.exports(evidence, numbers, material.policy),),
             (tables.exports(evidence, numbers),),
+        ),
+        "quantization_schemes": lambda: Section(
+            f"schemes-{name}",
+            f"{schemes.TITLE} on {title}",
+            where,
+            tables=schemes.tables(evidence, numbers),
         ),
         "inference_latency": lambda: Section(
             f"latency-{name}",
@@ -166,6 +173,12 @@ def _first(material: Material) -> list[Section]:
     ]
 
 
+def _unstudied(shown: Iterable[Suite]) -> list[Section]:
+    """The study that no bundle holds, and how to make it."""
+    told = Section("schemes", schemes.TITLE, schemes.ABSENT, commands=(schemes.COMMAND,))
+    return [] if "quantization_schemes" in shown else [told]
+
+
 def build(material: Material) -> Page:
     """The report of `material`."""
     shown = [(one, suites) for one, suites in material.shown() if not one.faults]
@@ -173,6 +186,7 @@ def build(material: Material) -> Page:
     sections = [
         *_first(material),
         *(section for one, suites in shown for section in _suites(material, one, suites)),
+        *_unstudied(suite for _, suites in shown for suite in suites),
         Section("tools", "What each tool can do", tables=(tools.table(material.tools),)),
         Section(
             "deployment",
