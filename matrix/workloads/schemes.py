@@ -1,8 +1,8 @@
 """Products by the INT8 schemes of LLM.int8() (Dettmers et al., NeurIPS 2022): only rounding to int8 loses anything.
 
-Codes are real int8 values. Their sums are exact whatever the order: a product of two codes is below 2^14, and float64 holds
-every integer below 2^53, so sums of up to 2^39 products are right to the last digit (fp32 ends at 1,024 products, and torch has no
-fast int32 product on CPUs). Scales are float64, so that a scheme's error is its own and not a scale's.
+Codes are real int8 values. Their products are summed exactly, whatever the order: a factor is a code less its zero point, so a
+product is below 2^16, and float64 holds every integer below 2^53: 2^37 products (fp32 would end at 256, and torch has no fast
+product of int32 on CPUs). Scales are float64, so that a scheme's error is its own and not a scale's.
 
 Refuses to be fast: it says what a scheme costs in accuracy, never in time.
 """
@@ -83,15 +83,9 @@ def _no_zero(scale: torch.Tensor) -> torch.Tensor:
     return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
-def integer_product(x: Codes, weight: Codes) -> torch.Tensor:
-    """`sum (x - zero of x) (w - zero of w)` over features, float64 and exact: the product of codes and its corrections.
-
-    x: ... x tokens x features; weight: outputs x features; the result: ... x tokens x outputs.
-    """
-    ours, theirs = x.codes.double(), weight.codes.double()
-    zero = weight.zero.mT
-    corrections = x.zero * theirs.sum(-1) + ours.sum(-1, keepdim=True) * zero - ours.shape[-1] * x.zero * zero
-    found: torch.Tensor = ours @ theirs.mT - corrections
+def integers(values: Codes) -> torch.Tensor:
+    """`codes - zero`, the paper's 16-bit factors (equation 5), as float64."""
+    found: torch.Tensor = values.codes.double() - values.zero
     return found
 
 
@@ -109,20 +103,21 @@ class Product:
 
     def __init__(self, scheme: Scheme, weight: torch.Tensor) -> None:
         self.scheme = scheme
-        self._weight = quantise(weight, _ROW if scheme.by_output else _MATRIX, shifted=scheme.shifted)
-        self._half = weight.half().float()
+        codes = quantise(weight, _ROW if scheme.by_output else _MATRIX, shifted=scheme.shifted)
+        self._integers, self._scale = integers(codes).mT, codes.scale.mT
+        self._half = weight.half().float().mT
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """The product, fp32: ... x tokens x features to ... x tokens x outputs.
 
         Outlier features are multiplied in fp16 with sums in fp32, as tensor cores do; the others' int8 product sees zeros there.
         """
-        if not self.scheme.decomposed:
+        taken = outliers(x) if self.scheme.decomposed else None
+        if taken is None or not taken.any():
             return self._int8(x).float()
-        taken = outliers(x)
-        outer = x.masked_fill(~taken, 0.0).half().float() @ self._half.mT
+        outer = x.masked_fill(~taken, 0.0).half().float() @ self._half
         return (self._int8(x.masked_fill(taken, 0.0)) + outer.double()).float()
 
     def _int8(self, x: torch.Tensor) -> torch.Tensor:
         codes = quantise(x, _ROW if self.scheme.by_row else _MATRIX, shifted=self.scheme.shifted)
-        return integer_product(codes, self._weight) * (codes.scale * self._weight.scale.mT)
+        return (integers(codes) @ self._integers) * codes.scale * self._scale

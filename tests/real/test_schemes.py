@@ -16,7 +16,7 @@ from matrix.store import load
 from matrix.workloads import planted, quantised
 from matrix.workloads.examples import inputs_of
 from matrix.workloads.models import build_student
-from matrix.workloads.schemes import SCHEMES, Codes, Product, Scheme, integer_product, quantise
+from matrix.workloads.schemes import SCHEMES, Codes, Product, Scheme, integers, quantise
 from tests.real.conftest import Finished
 from tests.real.tiny import PROFILE, Silent, request, targets
 
@@ -67,31 +67,22 @@ def test_a_zero_point_uses_the_whole_range() -> None:
 
 
 def test_sums_of_codes_are_exact() -> None:
-    """4,096 products of up to 127 x 127 and their corrections, as Python's integers: fp32 would have rounded them."""
-    random = np.random.default_rng(3)
-    ours, theirs = (random.integers(100, 128, (2, 4096)) for _ in range(2))
-    zeros = [[[-127.0], [-3.0]], [[5.0], [127.0]]]
-    x, weight = (
-        Codes(torch.from_numpy(codes).to(torch.int8), torch.ones(2, 1).double(), torch.tensor(zero).double())
-        for codes, zero in zip((ours, theirs), zeros, strict=True)
+    """4,096 products, as Python's integers say by the sum of codes and its three corrections: fp32 would have rounded them."""
+    random, n = np.random.default_rng(3), 4096
+    row, column = (random.integers(100, 128, n) for _ in range(2))
+    ours, theirs = (
+        integers(Codes(torch.from_numpy(codes).to(torch.int8), torch.ones(1).double(), torch.tensor([zero]).double()))
+        for codes, zero in ((row, -127), (column, -126))
     )
-    expected = [
-        [
-            sum(
-                (int(a) - int(zeros[0][i][0])) * (int(b) - int(zeros[1][j][0]))
-                for a, b in zip(row, column, strict=True)
-            )
-            for j, column in enumerate(theirs)
-        ]
-        for i, row in enumerate(ours)
-    ]
-    assert integer_product(x, weight).tolist() == expected
-    assert max(abs(value) for row in expected for value in row) > 2**24
+    summed = sum(int(a) * int(b) for a, b in zip(row, column, strict=True))
+    expected = summed + 127 * int(column.sum()) + 126 * int(row.sum()) + n * 127 * 126
+    assert (ours @ theirs).item() == expected
+    assert (ours.float() @ theirs.float()).item() != expected
 
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_scheme_is_its_definition(name: str) -> None:
-    """In integers with corrections as in floating point with rounded values; a batch is as many matrices."""
+    """In integers as in floating point with rounded values; a batch is as many matrices."""
     x, weight = matrices()
     other, _ = matrices(2)
     expected = [by_definition(SCHEMES[name], one.double().numpy(), weight.double().numpy()) for one in (x, other)]
@@ -119,7 +110,8 @@ def test_planted_outliers_cost_what_the_lecture_says_and_why() -> None:
         for name, scheme in SCHEMES.items()
     }
     one = {name: value for (name, signs), value in error.items() if signs == "one"}
-    assert one["llm_int8"] < one["absmax_vector_wise"] < one["absmax_row_wise"] < one["absmax"]
+    assert one["llm_int8"] < one["absmax_row_wise_decomposed"] < one["absmax_row_wise"] < one["absmax"]
+    assert error["absmax_vector_wise", None] < error["absmax_row_wise", None]
     assert one["llm_int8"] < 0.5 * min(value for name, value in one.items() if not SCHEMES[name].decomposed)
     assert error["zeropoint", "one"] < 0.7 * error["absmax", "one"]
     assert error["zeropoint", "either"] > 0.85 * error["absmax", "either"]
