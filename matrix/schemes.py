@@ -67,8 +67,8 @@ STEPS: Final = (
     Step("zero-point vector-wise loses less than absmax vector-wise", "zeropoint_vector_wise", "absmax_vector_wise"),
     Step("decomposition helps absmax row-wise", "absmax_row_wise_decomposed", "absmax_row_wise"),
     Step("decomposition helps absmax vector-wise", "llm_int8", "absmax_vector_wise"),
-    Step("LLM.int8() loses less than row-wise with decomposition", "llm_int8", "absmax_row_wise_decomposed"),
-    Step("LLM.int8() loses less than the best scheme without decomposition", "llm_int8", "zeropoint_vector_wise"),
+    Step("LLM.int8() loses less than row-wise + decomposition", "llm_int8", "absmax_row_wise_decomposed"),
+    Step("LLM.int8() loses less than zero-point vector-wise", "llm_int8", "zeropoint_vector_wise"),
     Step("zero-point LLM.int8() loses less than absmax LLM.int8()", "llm_int8_zeropoint", "llm_int8"),
 )
 
@@ -115,7 +115,7 @@ def _in_paper(step: Step) -> str:
     return f"at {lower} of {len(pairs)} sizes" + (f" (equal at {equal})" if equal else "")
 
 
-def _draws(evidence: Evidence, cell: Cell, metric: str) -> dict[str, float]:
+def draws(evidence: Evidence, cell: Cell, metric: str) -> dict[str, float]:
     """Each draw's error, by its name; none where no launch measured the cell."""
     launches = evidence.launches_of(cell.id)
     facts = launches[min(launches)].evidence.facts if launches else {}
@@ -124,7 +124,7 @@ def _draws(evidence: Evidence, cell: Cell, metric: str) -> dict[str, float]:
 
 def _on_matrices(evidence: Evidence, lower: Cell, higher: Cell, metric: str) -> Found:
     """By the sign of the difference in each draw (the sign test: all of n agree by chance in 2 x 0.5^n of cases)."""
-    mine, theirs = _draws(evidence, lower, metric), _draws(evidence, higher, metric)
+    mine, theirs = draws(evidence, lower, metric), draws(evidence, higher, metric)
     both = sorted(mine.keys() & theirs.keys())
     if not both:
         return _NOTHING
@@ -160,8 +160,8 @@ def _on_the_student(evidence: Evidence, lower: Cell, higher: Cell) -> Found:
     won, lost = int((ours.right & ~theirs.right).sum()), int((theirs.right & ~ours.right).sum())
     accuracy = stats.tango_interval(won, lost, n, 1 - CHANCE)
     why = (
-        f"mean KL {show(interval.value, '')} {show_interval(interval.low, interval.high, '')}, "
-        f"accuracy {show(accuracy.value, 'points')} {show_interval(accuracy.low, accuracy.high, 'points')}"
+        f"mean KL differs by {show(interval.value, '')} {show_interval(interval.low, interval.high, '')}, "
+        f"accuracy by {show(accuracy.value, 'points')} {show_interval(accuracy.low, accuracy.high, 'points')}"
     )
     if interval.low <= 0 <= interval.high:
         return Found("undecided", why)
@@ -183,15 +183,20 @@ def compared(evidence: Evidence) -> list[Compared]:
     ]
 
 
+_OTHERS: Final[Mapping[Answer, str]] = {
+    "does not hold": "reversed",
+    "undecided": "undecided",
+    "not measured": "not measured",
+}
+
+
 def summary(steps: list[Compared]) -> str:
     """How many steps hold, kind of evidence by kind, in one sentence."""
     columns = {title: [one.matrices[metric].answer for one in steps] for metric, title in CASES.items()}
     columns["on the student"] = [one.student.answer for one in steps]
     told = []
     for title, answers in columns.items():
-        parts = [f"{answers.count('holds')} of {len(answers)} hold"]
-        parts += [
-            f"{answers.count(one)} {one}" for one in ("does not hold", "undecided", "not measured") if one in answers
-        ]
-        told.append(f"{title}: {', '.join(parts)}")
+        held = f"{answers.count('holds')} of {len(answers)} hold"
+        others = [f"{answers.count(answer)} {word}" for answer, word in _OTHERS.items() if answer in answers]
+        told.append(f"{title}: {', '.join([held, *others])}")
     return f"Of the ordering's steps, {'; '.join(told)}."

@@ -37,7 +37,7 @@ class _Column:
         return (cell.suite, cell.variant) in self.variants
 
 
-_WHOLE: Final[dict[Suite, str]] = {"quantization_schemes": "study: quantisation schemes", "packaging": "packaging"}
+_WHOLE: Final[dict[Suite, str]] = {"quantization_schemes": "study: INT8 schemes", "packaging": "packaging"}
 
 _STACKS: Final[dict[tuple[Suite, Workload], str]] = {
     ("training_step", "intent"): "train: a step of every stack",

@@ -87,7 +87,8 @@ def _suites(material: Material, evidence: Evidence, shown: Sequence[Suite]) -> l
             f"schemes-{name}",
             f"{schemes.TITLE} on {title}",
             where,
-            tables=schemes.tables(evidence, numbers),
+            (schemes.figure(evidence, numbers),),
+            schemes.tables(evidence, numbers),
         ),
         "inference_latency": lambda: Section(
             f"latency-{name}",

@@ -6,7 +6,10 @@ from typing import Final
 
 from matrix import schemes
 from matrix.bundle import Evidence
+from matrix.catalog import REFERENCES
+from matrix.report.figures import Figure, row_of
 from matrix.report.material import cells_of
+from matrix.report.svg import Axis, Row, plot
 from matrix.report.tables import Entry, Numbers, Table, name_of, rows_of, titles
 from matrix.units import DASH, show
 
@@ -15,11 +18,13 @@ _COLUMNS: Final = (
     "mean_kl",
     "accuracy_delta",
     "flip_rate",
-    "max_dlogit",
     "outlier_share",
 )
 _SHOWN: Final = "6.7B"
 """The paper's first size whose outliers are in every layer."""
+
+_REFERENCE: Final = REFERENCES["quantization_schemes", "intent"]
+"""fp32 rounds so little that no axis holds it and a scheme."""
 
 TITLE: Final = "Quantisation schemes"
 ABSENT: Final = (
@@ -45,14 +50,15 @@ def _losses(evidence: Evidence, numbers: Numbers) -> Table:
     lead = (
         "An error is relative to the product (Frobenius norms), its mean over pairs of random matrices: one feature in a thousand "
         "has values of 20 to 60 beside ordinary ones of about 1, all of one sign, half of these features of either, or there is "
-        f"none. KL, accuracy and flips are the student's, paired with fp32 over {asked:,} evaluation examples of {data.source} "
+        "none; LLM.int8() is vector-wise with decomposition. "
+        f"KL, accuracy and flips are the student's, paired with fp32 over {asked:,} evaluation examples of {data.source} "
         "(Tango's 95 % interval): the scheme takes every linear product of its encoder; pooler and classifier stay fp32. "
         "Features that reach 6.0 are taken out and multiplied in fp16. What the lecture shows stands beside it "
         f"({schemes.SOURCE}): no number of this student is a perplexity, only the order can be compared."
     )
     measured = rows_of(evidence, numbers, cells, lambda cell: [name_of(cell)], _COLUMNS)
-    rows = tuple((*row, _perplexity(cell.variant)) for row, cell in zip(measured, cells, strict=True))
-    head = ("Scheme", *titles(_COLUMNS), f"The lecture's perplexity at {_SHOWN}")
+    rows = tuple((row[0], _perplexity(cell.variant), *row[1:]) for row, cell in zip(measured, cells, strict=True))
+    head = ("Scheme", f"The lecture's perplexity at {_SHOWN}", *titles(_COLUMNS))
     return Table("schemes", "What each scheme loses", lead, head, rows)
 
 
@@ -64,7 +70,7 @@ def _ordering(evidence: Evidence) -> Table:
     steps = schemes.compared(evidence)
     lead = (
         f"{schemes.summary(steps)} On matrices a step is decided by its sign in every draw, on the student by the paired "
-        "difference of KL divergences from fp32; accuracy stands beside it. All answers of a column hold together with "
+        "difference of KL divergences from fp32; accuracy stands beside it. What is decided in a column is so together with "
         f"{show(1 - schemes.CHANCE * len(schemes.STEPS), 'share')} confidence (Bonferroni)."
     )
     rows = tuple(
@@ -73,6 +79,22 @@ def _ordering(evidence: Evidence) -> Table:
     )
     head = ("The lecture's step", "In the paper", *schemes.CASES.values(), "On the student")
     return Table("ordering", "Does the lecture's ordering hold?", lead, head, rows)
+
+
+def figure(evidence: Evidence, numbers: Numbers) -> Figure:
+    """Each scheme's error on the study's matrices, a group a kind of matrix."""
+    rows: list[Row] = []
+    for metric, title in schemes.CASES.items():
+        found = [
+            row_of(name_of(cell).text, judged, tuple(schemes.draws(evidence, cell, metric).values()))
+            for cell in cells_of(evidence, schemes.SUITE)
+            if (judged := numbers.get((cell.id, metric))) and cell.variant != _REFERENCE
+        ]
+        rows += [Row(title), *found] if found else []
+    axis = Axis("error of a product, relative to it, logarithmic", lambda value: f"{value:.2g}", log=True)
+    described = "Error of each scheme's product with and without planted outliers"
+    svg = plot(f"plot-schemes-{evidence.bundle.target}", described, rows, axis)
+    return Figure(svg, "A dot is one pair of random matrices, the same for every scheme; the black tick is their mean.")
 
 
 def tables(evidence: Evidence, numbers: Numbers) -> tuple[Table, ...]:
