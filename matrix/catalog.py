@@ -97,6 +97,10 @@ _EVERYWHERE: Final = ("linux/amd64", "linux/arm64", "darwin/arm64")
 _CPU: Final = ("cpu",)
 _UNBUILT: Final = "no {} module is built yet"
 _EXACT: Final = "a scheme's integers are the same on every device: the CPU targets hold them"
+_UNLOCKED: Final = (
+    "{} is in no lock of this project (images/*/requirements.txt): torch_int8 is what PyTorch itself brings"
+)
+_TORCH_AO: Final = "PyTorch INT8 runs on the CPU: torch.ao has no quantised kernels for a GPU"
 
 
 def _import(module: str, *, platforms: tuple[str, ...] = _EVERYWHERE, functions: bool = False) -> Variant:
@@ -110,8 +114,8 @@ def _scheme(name: str, title: str) -> Variant:
     return Variant("quantization_schemes", "intent", name, title, devices=_CPU, elsewhere=_EXACT, batch=64)
 
 
-def _unbuilt_export(name: str, title: str, workload: Workload = "intent") -> Variant:
-    return Variant("export_accuracy", workload, name, title, missing=_UNBUILT.format("export"))
+def _unbuilt_export(name: str, title: str, workload: Workload = "intent", why: str | None = None) -> Variant:
+    return Variant("export_accuracy", workload, name, title, missing=why or _UNBUILT.format("export"))
 
 
 def _unbuilt_runtime(name: str, title: str, workload: Workload = "intent") -> Variant:
@@ -205,8 +209,13 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     Variant("export_accuracy", "intent", "openvino_int8_weights", "OpenVINO INT8 weights", platforms=_X86, batch=64),
     Variant("export_accuracy", "intent", "onnx_fp16", "ONNX fp16", batch=64),
     Variant("export_accuracy", "intent", "onnx_static_int8", "ONNX static INT8", batch=64),
+    Variant("export_accuracy", "intent", "onnx_static_int8_percentile", "ONNX static INT8, percentile", batch=64),
+    Variant("export_accuracy", "intent", "onnx_static_int8_entropy", "ONNX static INT8, entropy", batch=64),
     Variant("export_accuracy", "intent", "onnx_fused", "ONNX fp32, fused", batch=64),
     Variant("export_accuracy", "intent", "onnx_int8_fused", "ONNX dynamic INT8, fused", batch=1),
+    Variant("export_accuracy", "intent", "torch_int8", "PyTorch INT8", devices=_CPU, elsewhere=_TORCH_AO, batch=1),
+    _unbuilt_export("torchao_int8", "torchao INT8", why=_UNLOCKED.format("torchao")),
+    _unbuilt_export("bitsandbytes_int8", "bitsandbytes INT8", why=_UNLOCKED.format("bitsandbytes")),
     # the rows of the paper's table 1 (schemes.py has it too)
     _scheme("fp32", "fp32"),
     _scheme("absmax", "absmax"),
@@ -233,7 +242,8 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     Variant("inference_latency", "intent", "ort_static_int8", "ONNX Runtime static INT8", devices=_CPU),
     Variant("inference_latency", "intent", "ort_fused", "ONNX Runtime fp32, fused", devices=_CPU),
     Variant("inference_latency", "intent", "ort_int8_fused", "ONNX Runtime INT8, fused", devices=_CPU),
-    _unbuilt_runtime("torch_compiled", "PyTorch compiled"),
+    Variant("inference_latency", "intent", "torch_compiled", "PyTorch compiled"),
+    Variant("inference_latency", "intent", "torch_int8", "PyTorch INT8", devices=_CPU),
     _unbuilt_runtime("llama_cpp", "llama.cpp", "response"),
     Variant("packaging", "intent", "image", "the image", platforms=("linux/amd64", "linux/arm64"), functions=True),
     _import("numpy"),

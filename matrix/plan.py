@@ -70,6 +70,8 @@ def _reason_against(variant: Variant, target: Target, executor: Executor | None)
         return _reason_for_function(variant, target)
     if variant.name == "image" and executor == "native":
         return "ran natively, without an image"
+    if variant.name == "torch_compiled" and executor == "docker":
+        return "the image has no compiler, which Inductor needs: `--executor native` measures it where one is installed"
     if target.platform not in variant.platforms:
         return f"{variant.title} has no packages that ship for {target.platform} here"
     if target.device not in variant.devices:

@@ -78,6 +78,18 @@ def test_a_native_run_has_no_image() -> None:
     assert image.reason == "ran natively, without an image"
 
 
+def test_only_a_native_run_compiles() -> None:
+    """Images have no compiler; `standard` measures compiled PyTorch where it runs without one."""
+    target, standard = targets().of("cpu-openvino"), profiles().of("standard")
+    compiled = {
+        executor: sum(
+            cell.variant == "torch_compiled" for cell in make_plan("cpu-openvino", target, standard, executor).planned
+        )
+        for executor in target.executors
+    }
+    assert compiled == {"docker": 0, "native": 5}
+
+
 @pytest.mark.parametrize(
     ("target", "suite", "variant", "reason"),
     [
@@ -92,6 +104,9 @@ def test_a_native_run_has_no_image() -> None:
         ("lambda-x86", "quantization_schemes", "absmax", "nothing of a study ships"),
         ("mps", "quantization_schemes", "absmax", "a scheme's integers are the same on every device"),
         ("cpu-openvino", "export_accuracy", "gguf_f16", "no export module is built yet"),
+        ("cpu-openvino", "export_accuracy", "bitsandbytes_int8", "bitsandbytes is in no lock of this project"),
+        ("cpu-openvino", "inference_latency", "torch_compiled", "the image has no compiler, which Inductor needs"),
+        ("cuda-a100", "export_accuracy", "torch_int8", "torch.ao has no quantised kernels for a GPU"),
     ],
 )
 def test_an_exclusion_says_why(target: str, suite: str, variant: str, reason: str) -> None:

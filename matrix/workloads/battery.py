@@ -10,7 +10,8 @@ import torch
 
 from matrix.sample import Battery, Canary, Tensor, fallback_in
 from matrix.workloads import step
-from matrix.workloads.questions import CANARIES, compiler
+from matrix.workloads.inductor import compiler
+from matrix.workloads.questions import CANARIES
 
 _LONGEST_DETAIL: Final = 300
 

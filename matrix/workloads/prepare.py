@@ -26,7 +26,7 @@ from matrix.workloads.data import Splits, load_splits
 from matrix.workloads.export import parity
 from matrix.workloads.models import build_teacher, check_vocabulary, load_model, load_tokenizer
 from matrix.workloads.progress import Tell, teller
-from matrix.workloads.serve import INPUTS, SERVINGS, runtime, serving_of, torch_eager
+from matrix.workloads.serve import INPUTS, SERVINGS, runtime_of, torch_eager
 from matrix.workloads.student import StudentMaker, given_digest, story_of
 from matrix.workloads.teacher import Teachers
 from matrix.workloads.train import encode
@@ -180,7 +180,7 @@ class Preparation:
             DataError: it does not.
         """
         config, threads = self.model.config, torch.get_num_threads()
-        predict = runtime(serving_of(name)).load(model, device="cpu", threads=threads)
+        predict = runtime_of(name).load(model, device="cpu", threads=threads)
         reference = torch_eager.load(self.student / "model.safetensors", device="cpu", threads=threads)
         asked = list(parity.probes(config.vocab_size, config.max_position_embeddings))
         parity.check(name, predict, reference, asked)

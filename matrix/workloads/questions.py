@@ -7,13 +7,8 @@ fp64 on the CPU where one makes sense. Numbers of issues are pytorch/pytorch's u
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import sysconfig
 from collections.abc import Iterator
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -21,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 from matrix.workloads import step
 from matrix.workloads.answers import Answer, Question, against_reference, distance, step_error, with_gradients, worst
+from matrix.workloads.inductor import compiler
 from matrix.workloads.step import normal, rounding
 
 _DEEP: Final = step.HIDDEN * step.LAYERS
@@ -240,23 +236,6 @@ def same_seed(device: str) -> Answer:
     (first, one), (second, two) = drawn(), drawn()
     # gradients are added by atomics on some devices, in an order of their own
     return Answer(worst([step_error(second, first), distance(two, one)]), rounding(torch.float32, _DEEP))
-
-
-def compiler(device: str) -> str:
-    """What `torch.compile` can compile with here: inductor where it finds all that it needs, else the graph alone.
-
-    Inductor needs a C++ compiler, torch's and Python's headers (images have none of them); on CUDA triton and a C compiler.
-    """
-    on_cuda = device == "cuda"
-    asked = [
-        os.environ.get("CC" if on_cuda else "CXX", ""),
-        *(("cc", "gcc", "clang") if on_cuda else ("g++", "clang++")),
-    ]
-    headers = [Path(sysconfig.get_path("include")) / "Python.h"]
-    if not on_cuda:
-        headers.append(Path(torch.__file__).parent / "include")
-    found = any(name and shutil.which(name) for name in asked) and all(path.exists() for path in headers)
-    return "inductor" if found and not (on_cuda and find_spec("triton") is None) else "aot_eager"
 
 
 def compiled(device: str) -> Answer:

@@ -34,9 +34,9 @@ _COMPARED = 16
 
 def load(variant: str, launch: Launch, *, device: str, threads: int) -> Predict:
     """The function that serves `variant` (a runtime, or an export format) in this process, on `threads` threads."""
-    name = variant if variant in serve.SERVINGS else serve.serving_of(variant)
-    serving = serve.SERVINGS[name]
-    return serve.runtime(name).load(launch.artifact(serving.format), device=device, threads=threads)
+    if serving := serve.SERVINGS.get(variant):
+        return serve.runtime(variant).load(launch.artifact(serving.format), device=device, threads=threads)
+    return serve.runtime_of(variant).load(launch.artifact(variant), device=device, threads=threads)
 
 
 class Answers(Protocol):
@@ -197,6 +197,9 @@ class ColdStart:
 
     def __enter__(self) -> Self:
         self._ended = ExitStack()
+        # what torch.compile made for an earlier process is no part of nothing
+        kept = self._ended.enter_context(tempfile.TemporaryDirectory(prefix="matrix-cold-"))
+        self._environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": kept}
         self._errors = self._ended.enter_context(tempfile.TemporaryFile("w+"))  # a pipe that nobody reads would fill up
         return self
 
@@ -205,7 +208,9 @@ class ColdStart:
 
     def first_answer(self) -> None:
         """Start the process and wait for its line."""
-        process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=self._errors, text=True)  # noqa: S603 - our own module
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            self._command, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=self._environment
+        )
         self._ended.enter_context(process)
         self._ended.callback(process.kill)
         self._answer = process.stdout.readline() if process.stdout else ""

@@ -64,7 +64,7 @@ def made(student: Path, root: Path, calibration: Sequence[Mapping[str, list[int]
             folders[name].mkdir()
             module.export(folders, folders[name], calibration)
         model = folders[name] / module.MODEL
-        predict = serve.runtime(serve.serving_of(name)).load(model, device="cpu", threads=1)
+        predict = serve.runtime_of(name).load(model, device="cpu", threads=1)
         found.append(Export(name, predict, export.artifact_bytes(folders[name], module.MODEL)))
     return found
 

@@ -50,7 +50,7 @@ def answer(cache: Path, exports: str, kept: str, variant: str, count: int, out: 
     held = examples.Examples.read(Cache(cache).folder("examples", kept))
     folder = Cache(cache).folder("exports", exports) / variant
     (model,) = [*folder.glob("*.onnx"), *folder.glob("*.xml")]
-    predict = serve.runtime(serve.serving_of(variant)).load(model, device="cpu", threads=1)
+    predict = serve.runtime_of(variant).load(model, device="cpu", threads=1)
     rows = held.evaluation_ids()[:count]
     np.save(out, np.vstack([predict(examples.inputs_of(row[None, :])) for row in rows]))
 

@@ -27,8 +27,17 @@ from matrix.strict import parse_json
 from matrix.workloads import export, serve
 from matrix.workloads.data import load_splits
 from matrix.workloads.export import onnx_fused, parity
+from matrix.workloads.inductor import compiler
 from matrix.workloads.models import build_student, build_teacher, load_tokenizer, train_tokenizer
-from matrix.workloads.serve import Inputs, Predict, onnx_runtime, openvino_cpu, torch_eager
+from matrix.workloads.serve import (
+    Inputs,
+    Predict,
+    onnx_runtime,
+    openvino_cpu,
+    torch_compiled,
+    torch_eager,
+    torch_int8,
+)
 from tests.real.tiny import PROFILE
 
 pytestmark = pytest.mark.frameworks
@@ -48,7 +57,7 @@ class Made(NamedTuple):
     def predict(self, name: str) -> Predict:
         """The format `name` as its runtime serves it."""
         model = self.folders[name] / export.exporter(name).MODEL
-        return serve.runtime(serve.serving_of(name)).load(model, device="cpu", threads=1)
+        return serve.runtime_of(name).load(model, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +114,51 @@ def test_the_fused_graph_has_one_attention_a_layer_and_ends_with_one_token(made:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     shapes = [session.run([last.output[0]], dict(inputs))[0].shape for inputs in made.asked]
     assert {shape[1] for shape in shapes} == {1}
+
+
+STATIC = [name for name in export.formats() if name.startswith("onnx_static_int8")]
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_static_weights_have_seven_bits(made: Made, name: str) -> None:
+    """Eight would saturate on a CPU without VNNI: one artifact is to answer alike on both."""
+    graph = onnx.load(made.folders[name] / export.exporter(name).MODEL).graph
+    weights = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.data_type == onnx.TensorProto.INT8]
+    largest = {int(np.abs(one.astype(np.int16)).max()) for one in weights if one.ndim == 2}
+    assert largest == {64}
+
+
+def test_static_formats_differ_in_their_ranges(made: Made) -> None:
+    """Percentile and entropy leave out values that MinMax keeps: none of their activations has a wider range, some a narrower."""
+    scales = {}
+    for name in STATIC:
+        graph = onnx.load(made.folders[name] / export.exporter(name).MODEL).graph
+        values = {one.name: float(onnx.numpy_helper.to_array(one)) for one in graph.initializer if not one.dims}
+        nodes = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+        scales[name] = np.array([values[node.input[1]] for node in nodes])
+    widest, *others = (scales[name] for name in STATIC)
+    for narrower in others:
+        assert (narrower <= widest * (1 + 1e-6)).all()
+        assert (narrower < widest).any()
+    assert not np.array_equal(*others)
+
+
+@pytest.mark.skipif(compiler("cpu") != "inductor", reason="torch.compile finds no compiler here")
+def test_compiled_pytorch_answers_as_eager_does(made: Made) -> None:
+    """At every length, by what the first call compiled."""
+    predict = torch_compiled.load(made.root / "student" / "model.safetensors", device="cpu", threads=1)
+    first, *others = made.asked
+    parity.check("torch_compiled", predict, made.reference, [first])
+    with torch.compiler.set_stance("fail_on_recompile"):
+        parity.check("torch_compiled", predict, made.reference, others)
+
+
+def test_without_a_compiler_compiled_pytorch_is_refused(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is loaded, with what to install."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(DataError, match=r"it finds no compiler.*install g\+\+"):
+        torch_compiled.load(made.root / "student" / "model.safetensors", device="cpu", threads=1)
 
 
 def test_attention_that_cannot_be_fused_is_refused(made: Made, tmp_path: Path) -> None:
@@ -190,6 +244,17 @@ def test_a_torn_openvino_model_is_named(made: Made, tmp_path: Path, name: str) -
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DataError, match="is no model that OpenVINO"):
         openvino_cpu.load(tmp_path / "ir" / "openvino_model.xml", device="cpu", threads=1)
+
+
+def test_a_torn_pytorch_int8_model_is_named(made: Made, tmp_path: Path) -> None:
+    """Half of its weights; and another device than it has kernels for."""
+    shutil.copytree(made.folders["torch_int8"], tmp_path / "int8")
+    path = tmp_path / "int8" / "model_quantized.pt"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=r"model_quantized\.pt is no model that PyTorch"):
+        torch_int8.load(path, device="cpu", threads=1)
+    with pytest.raises(DataError, match="no INT8 kernels for cuda"):
+        torch_int8.load(path, device="cuda", threads=1)
 
 
 def test_a_torn_checkpoint_is_named(made: Made, tmp_path: Path) -> None:

@@ -26,10 +26,13 @@ class Exporter(Protocol):
 
 _FORMATS: Final = (
     "torch_fp32",
+    "torch_int8",
     "onnx_fp32",
     "onnx_int8",
     "onnx_fp16",
     "onnx_static_int8",
+    "onnx_static_int8_percentile",
+    "onnx_static_int8_entropy",
     "onnx_fused",
     "onnx_int8_fused",
     "openvino_fp32",

@@ -25,7 +25,7 @@ from matrix.workloads.cache import versions
 from matrix.workloads.export import parity
 from matrix.workloads.models import check_vocabulary, load_model, load_tokenizer
 from matrix.workloads.progress import Tell, teller
-from matrix.workloads.serve import INPUTS, runtime, serving_of, torch_eager
+from matrix.workloads.serve import INPUTS, runtime_of, torch_eager
 
 MODEL: Final = "model.onnx"
 """The name under which optimum finds it."""
@@ -86,7 +86,7 @@ def make(order: Export, tell: Tell) -> Manifest:
             made[part].mkdir()
             module = export.exporter(part)
             module.export(made, made[part], [])
-            predict = runtime(serving_of(part)).load(made[part] / module.MODEL, device="cpu", threads=order.threads)
+            predict = runtime_of(part).load(made[part] / module.MODEL, device="cpu", threads=order.threads)
             if part in export.EXACT:
                 apart = max(apart, parity.check(part, predict, reference, asked))
             else:

@@ -38,6 +38,8 @@ class Serving(NamedTuple):
 
 SERVINGS: Final[dict[str, Serving]] = {
     "torch_eager": Serving("torch_fp32", "torch_eager"),
+    "torch_compiled": Serving("torch_fp32", "torch_compiled"),
+    "torch_int8": Serving("torch_int8", "torch_int8"),
     "ort_fp32": Serving("onnx_fp32", "onnx_runtime"),
     "ort_int8": Serving("onnx_int8", "onnx_runtime"),
     "ort_fp16": Serving("onnx_fp16", "onnx_runtime"),
@@ -48,6 +50,12 @@ SERVINGS: Final[dict[str, Serving]] = {
     "openvino_int8": Serving("openvino_int8", "openvino_cpu"),
     "openvino_int8_weights": Serving("openvino_int8_weights", "openvino_cpu"),
 }
+
+_ANSWERED: Final[dict[str, str]] = {
+    "onnx_static_int8_percentile": "onnx_runtime",
+    "onnx_static_int8_entropy": "onnx_runtime",
+}
+"""Modules that answer for formats without a latency of their own: their graph is another format's, with other scales."""
 
 
 def unreadable(model: Path, version: str, error: Exception) -> DataError:
@@ -73,9 +81,14 @@ def check_inputs(model: Path, names: Sequence[str]) -> None:
 
 def runtime(variant: str) -> Runtime:
     """The module that serves `variant`; its framework is imported on this call."""
-    return cast("Runtime", import_module(f"{__name__}.{SERVINGS[variant].module}"))
+    return _module(SERVINGS[variant].module)
 
 
-def serving_of(export_format: str) -> str:
-    """The variant that serves an export format."""
-    return next(name for name, serving in SERVINGS.items() if serving.format == export_format)
+def runtime_of(export_format: str) -> Runtime:
+    """The module that answers for an export format: that of the first variant that serves it, where one does."""
+    serving = (serving.module for serving in SERVINGS.values() if serving.format == export_format)
+    return _module(next(serving, None) or _ANSWERED[export_format])
+
+
+def _module(name: str) -> Runtime:
+    return cast("Runtime", import_module(f"{__name__}.{name}"))

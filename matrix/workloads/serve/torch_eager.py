@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
-import transformers
-from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification
 
-from matrix.workloads.serve import Inputs, Predict, unreadable
+from matrix.workloads.serve import Predict, pytorch
 
 
 def load(model: Path, *, device: str, threads: int) -> Predict:
@@ -21,16 +16,4 @@ def load(model: Path, *, device: str, threads: int) -> Predict:
         DataError: it is no classifier's checkpoint.
     """
     torch.set_num_threads(threads)
-    try:
-        loaded = AutoModelForSequenceClassification.from_pretrained(model.parent, torch_dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise unreadable(model, f"transformers {transformers.__version__}", error) from error
-    network = loaded.to(device).eval()
-
-    def predict(inputs: Inputs) -> npt.NDArray[np.float32]:
-        with torch.inference_mode():
-            tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
-            logits: npt.NDArray[np.float32] = network(**tensors).logits.cpu().numpy()  # the copy waits for the device
-        return logits
-
-    return predict
+    return pytorch.served(pytorch.network(model).to(device), device)
