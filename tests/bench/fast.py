@@ -241,7 +241,9 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe | None = None) -
     parser.add_argument(
         "--epochs", type=int, default=None, help="of the teacher's one pass; or of training, for accuracy"
     )
-    parser.add_argument("--train", type=int, default=None, help="examples that teacher and students train on (accuracy)")
+    parser.add_argument(
+        "--train", type=int, default=None, help="examples that teacher and students train on (accuracy)"
+    )
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--cache", default=None)
     options = parser.parse_args(arguments)
