@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from matrix import definitions, engine, host
 from matrix.__main__ import main
 from matrix.bundle import Evidence
+from matrix.cli import cli
 from matrix.commands import measure
 from matrix.errors import ExitCode, UsageError
 from matrix.run import Request
@@ -371,3 +374,18 @@ def test_policy_check_names_each_problem(matrix: Callable[..., Answer], tmp_path
     answer = matrix("policy", "check", tmp_path / "tail.toml")
     assert answer.code == ExitCode.USAGE
     assert "p99_s has no bound below 299 samples" in answer.out
+
+
+def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        for name, one in command.commands.items():
+            yield from _commands(one, (*path, name))
+
+
+@pytest.mark.parametrize("command", _commands(cli), ids=" ".join)
+def test_help_says_something_and_shows_no_mark_of_clicks(command: tuple[str, ...]) -> None:
+    r"""In a raw docstring click's `\b` is two characters, and every example runs into one paragraph."""
+    shown = CliRunner().invoke(cli, [*command, "--help"]).output
+    assert len(shown.splitlines()) > 4
+    assert "\\b" not in shown

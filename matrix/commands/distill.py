@@ -72,7 +72,7 @@ def distill(
     device: Literal["cpu", "cuda", "mps"] | None,
     checkpoint_every: float,
 ) -> None:
-    r"""Train a student from a teacher, by the fastest way this project knows, and save it as a checkpoint.
+    """Train a student from a teacher, by the fastest way this project knows, and save it as a checkpoint.
 
     \b
       matrix distill --data clinc150/data_full.json --out student
@@ -81,7 +81,7 @@ def distill(
     The teacher's logits are computed once and kept in $MATRIX_CACHE. Stop or kill it at any time: the same command goes on
     from the last checkpoint, on a CPU to the same bits. OUT loads with AutoModelForSequenceClassification; its training.json
     says how it was made and how accurate it is.
-    """
+    """  # noqa: D301 - click's own mark, a backspace
     recipe = _changed(
         options.profiles().of(profile).recipe,
         student_epochs=epochs,

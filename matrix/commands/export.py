@@ -31,7 +31,7 @@ _NEEDED = ("onnx", "onnxruntime", "torch", "transformers")
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder that the export appears in, whole.")
 def export(student: str, format_: str, out: Path) -> None:
-    r"""Export STUDENT, a BERT classifier's folder or hub id, to ONNX with model, tokenizer, labels and a manifest of digests.
+    """Export STUDENT, a BERT classifier's folder or hub id, to ONNX with model, tokenizer, labels and a manifest of digests.
 
     \b
       matrix distill --data utterances.csv --out student
@@ -40,7 +40,7 @@ def export(student: str, format_: str, out: Path) -> None:
     The fp32 graph is proven to answer as the checkpoint does before anything is quantised from it. OUT loads with
     optimum's ORTModelForSequenceClassification and with a plain onnxruntime session; it holds the first token's answer only,
     whatever else the last layer would have computed.
-    """
+    """  # noqa: D301 - click's own mark, a backspace
     with Live(Console(stderr=True)) as live:
         made = run(
             Export(

@@ -127,13 +127,13 @@ def explain(  # a command has as many parameters as options
     keyring: Path | None,
     at: str | None,
 ) -> None:
-    r"""Print how each number of CELL came to be what it is: samples, bounds, signatures, doubts, authorities, state, gates.
+    """Print how each number of CELL came to be what it is: samples, bounds, signatures, doubts, authorities, state, gates.
 
     CELL is a cell's identifier as in the report or the plan, or a part of it.
 
     \b
     matrix explain ort_int8 --metric p95_s --target cpu-openvino
-    """
+    """  # noqa: D301 - click's own mark, a backspace
     case = options.case_of(store, keyring, at)
     click.echo(explained(case, options.policy_of(policy), cell, metric=metric, target=target))
 

@@ -91,13 +91,13 @@ def provide(target: str, executor: Executor | None) -> None:
 @click.argument("target")
 @click.option("--fresh", is_flag=True, help="Use nothing that the builder has cached: the time of a cold build.")
 def build(target: str, fresh: bool) -> None:
-    r"""Build the image of TARGET (a target, a group, or an image's own name) with buildx, and record what it is.
+    """Build the image of TARGET (a target, a group, or an image's own name) with buildx, and record what it is.
 
     \b
     BASE_IMAGE    the base image [default: python:3.11-slim-bookworm, by digest]; see `matrix images base`
     TORCH_WHEELS  a folder with PyTorch's CPU wheel [default: pip's find-links, else PyTorch's own index]
     CA_FILE       certificates that pip trusts in the build [default: PIP_CERT or SSL_CERT_FILE]
-    """
+    """  # noqa: D301 - click's own mark, a backspace
     targets = options.targets()
     known = target in targets.target or any(one.group == target for one in targets.target.values())
     name = str(targets.of(targets.named(target)[0]).image) if known else target

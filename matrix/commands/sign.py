@@ -27,13 +27,13 @@ _one_role = click.option("--role", required=True, help="What the key speaks as, 
 
 @click.group()
 def keys() -> None:
-    r"""Keys: one private key a role on this machine, and the public keys that are trusted here.
+    """Keys: one private key a role on this machine, and the public keys that are trusted here.
 
     \b
     matrix keys new --role nightly-cuda          on the runner
     matrix keys export --role nightly-cuda       the file to carry over
     matrix keys trust nightly-cuda.pub.json      where gates are judged
-    """
+    """  # noqa: D301 - click's own mark, a backspace
 
 
 @keys.command()
