@@ -383,7 +383,7 @@ def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tu
             yield from _commands(one, (*path, name))
 
 
-@pytest.mark.parametrize("command", _commands(cli), ids=" ".join)
+@pytest.mark.parametrize("command", list(_commands(cli)), ids=" ".join)
 def test_help_says_something_and_shows_no_mark_of_clicks(command: tuple[str, ...]) -> None:
     r"""In a raw docstring click's `\b` is two characters, and every example runs into one paragraph."""
     shown = CliRunner().invoke(cli, [*command, "--help"]).output
