@@ -40,11 +40,16 @@ class _Follower:
 
 @contextmanager
 def _started(arguments: Sequence[str], folder: Path, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The process in a group of its own, which does not outlive this block."""
+    """The process in a group of its own, which does not outlive this block.
+
+    What is told to a pytest around it (PYTEST_ADDOPTS, a worker of pytest-xdist) is none of the suites' business: in such a
+    worker's children pytest-benchmark 5.3 measures nothing.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - our own modules, by this interpreter; one system call before it
             [sys.executable, *arguments],
-            env={**os.environ, **variables},
+            env={**inherited, **variables},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

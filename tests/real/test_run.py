@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from matrix import definitions
+from matrix import definitions, processes
 from matrix.errors import IncompleteError, UsageError
 from matrix.findings import findings_of
 from matrix.job import BENCHMARK
@@ -255,3 +255,14 @@ def test_a_real_bundle_is_judged(finished: Finished) -> None:
     assert timed
     assert {one.state.reasons[0].number for one in timed} == {"2 launches"}
     assert json.loads((finished.bundle / "bundle.json").read_text(encoding="utf-8"))["profile"]["name"] == "tiny"
+
+
+def test_what_is_told_to_another_pytest_is_not_told_to_the_suites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options of the user's, and the worker of pytest-xdist whose child would measure nothing."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")
+    told = "import os; print(sorted(name for name in os.environ if name.startswith('PYTEST_')))"
+    variables = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    processes.call(["-c", told], tmp_path, Silent().event, variables=variables, timeout_s=60)
+    assert (tmp_path / "log.txt").read_text() == "['PYTEST_DISABLE_PLUGIN_AUTOLOAD']\n"
