@@ -192,7 +192,8 @@ def test_a_launch_leaves_what_a_trial_needs(prepared: Job, tmp_path: Path) -> No
     file = tmp_path / "job.json"
     made = prepared.model_copy(update={"cells": cells, "folders": folders})
     file.write_text(made.model_dump_json(), encoding="utf-8")
-    variables = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    variables = {**mine, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, *made.command(str(definitions.suites()), str(file))]
     ended = subprocess.run(command, check=False, env=variables)
     assert ended.returncode == 0, (tmp_path / OUTCOMES).read_text()
