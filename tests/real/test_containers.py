@@ -53,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def contained(root: Path) -> Evidence:
     """A run of the CPU target in containers."""
-    return load(run(request(root, executor="docker", stacks=None), targets(), Silent()))
+    return load(run(request(root, executor="docker", stacks=None, **ONE), targets(), Silent()))
 
 
 @pytest.fixture(scope="session")
