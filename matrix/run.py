@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -209,6 +210,8 @@ class Runner:
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime 1.31's wheels for Linux report to their maker unless told not to
         }
+        if policy := os.environ.get("OMP_WAIT_POLICY"):  # a container would not see it; its launch records it
+            common["OMP_WAIT_POLICY"] = policy
         gpu = self._gpu()
         if gpu:  # with more in sight, the Trainer would spread a step over all of them, and raw PyTorch use the first
             common["CUDA_VISIBLE_DEVICES"] = gpu.uuid

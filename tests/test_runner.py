@@ -8,8 +8,8 @@ import pytest
 
 from matrix import definitions, engine, host, images
 from matrix.host import Gpu
-from matrix.job import WorkloadSpec
-from matrix.run import Request, Runner, _begun
+from matrix.job import End, Order, Watch, WorkloadSpec
+from matrix.run import EXECUTORS, Request, Runner, _begun
 from matrix.store import Store
 from matrix.target import Executor
 from tests.making import IMAGE, evidence, profiles, targets
@@ -64,3 +64,28 @@ def test_every_run_draws_a_nonce_and_its_jobs_carry_it(tmp_path: Path) -> None:
     assert [len(bytes.fromhex(nonce)) for nonce in nonces] == [16, 16]
     assert nonces[0] != nonces[1]
     assert [run._job(tmp_path, 1, None).nonce for run in runs] == nonces
+
+
+@pytest.mark.parametrize("policy", [None, "PASSIVE"])
+def test_a_container_waits_as_its_host_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str | None
+) -> None:
+    """OMP_WAIT_POLICY reaches a launch that inherits no environment, and nothing is said where the user said nothing."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    given: list[Order] = []
+
+    class Executes:
+        """Runs nothing."""
+
+        def execute(self, order: Order, _: Watch) -> End:
+            """Remember the order."""
+            given.append(order)
+            return End(exit_code=0, timed_out=False, seconds=0.0)
+
+    run = runner(tmp_path, "cpu-openvino", "docker")
+    job = run._job(tmp_path, 1, None)
+    monkeypatch.setitem(EXECUTORS, "docker", Executes())
+    run._execute(job, tmp_path, {}, 1.0)
+    assert given[0].variables.get("OMP_WAIT_POLICY") == policy
