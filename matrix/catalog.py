@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from matrix.cell import ANSWERING, TRAINING, Suite, Workload
-from matrix.target import Kind
+from matrix.target import Executor, Kind
 
 Work = Literal[
     "output",
@@ -49,8 +49,8 @@ class Variant:
     """One way to do what a suite measures. `missing` is None when it is built, else why it cannot be measured yet.
 
     `devices` are those that the variant runs on; `platforms` the machines for which its packages exist; `functions` says
-    that a function's image can do it. `elsewhere` says why no other device runs it, where that is not plain; `module` is what
-    an import cell imports.
+    that a function's image can do it. `elsewhere` says why no other device runs it, where that is not plain; `barred` the one way
+    of running that cannot measure it, and why; `module` is what an import cell imports.
     """
 
     suite: Suite
@@ -63,6 +63,7 @@ class Variant:
     batch: int | None = None
     functions: bool = False
     elsewhere: str | None = None
+    barred: tuple[Executor, str] | None = None
     module: str | None = None
     work: Work = "output"
     note: str = ""
@@ -99,6 +100,11 @@ _UNBUILT: Final = "no {} module is built yet"
 _EXACT: Final = "a scheme's integers are the same on every device: the CPU targets hold them"
 _UNLOCKED: Final = (
     "{} is in no lock of this project (images/*/requirements.txt): torch_int8 is what PyTorch itself brings"
+)
+_NO_IMAGE: Final[tuple[Executor, str]] = ("native", "ran natively, without an image")
+_NO_COMPILER: Final[tuple[Executor, str]] = (
+    "docker",
+    "the image has no compiler, which Inductor needs: `--executor native` measures it where one is installed",
 )
 _TORCH_AO: Final = "PyTorch INT8 runs on the CPU: torch.ao has no quantised kernels for a GPU"
 
@@ -242,10 +248,18 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     Variant("inference_latency", "intent", "ort_static_int8", "ONNX Runtime static INT8", devices=_CPU),
     Variant("inference_latency", "intent", "ort_fused", "ONNX Runtime fp32, fused", devices=_CPU),
     Variant("inference_latency", "intent", "ort_int8_fused", "ONNX Runtime INT8, fused", devices=_CPU),
-    Variant("inference_latency", "intent", "torch_compiled", "PyTorch compiled"),
+    Variant("inference_latency", "intent", "torch_compiled", "PyTorch compiled", barred=_NO_COMPILER),
     Variant("inference_latency", "intent", "torch_int8", "PyTorch INT8", devices=_CPU),
     _unbuilt_runtime("llama_cpp", "llama.cpp", "response"),
-    Variant("packaging", "intent", "image", "the image", platforms=("linux/amd64", "linux/arm64"), functions=True),
+    Variant(
+        "packaging",
+        "intent",
+        "image",
+        "the image",
+        platforms=("linux/amd64", "linux/arm64"),
+        functions=True,
+        barred=_NO_IMAGE,
+    ),
     _import("numpy"),
     _import("tokenizers", functions=True),
     _import("onnxruntime"),

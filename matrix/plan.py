@@ -68,10 +68,8 @@ def _reason_against(variant: Variant, target: Target, executor: Executor | None)
     """Why `variant` is not measured on `target`; None when it is. What can never be comes before what is not built."""
     if target.serves_only:
         return _reason_for_function(variant, target)
-    if variant.name == "image" and executor == "native":
-        return "ran natively, without an image"
-    if variant.name == "torch_compiled" and executor == "docker":
-        return "the image has no compiler, which Inductor needs: `--executor native` measures it where one is installed"
+    if variant.barred and variant.barred[0] == executor:
+        return variant.barred[1]
     if target.platform not in variant.platforms:
         return f"{variant.title} has no packages that ship for {target.platform} here"
     if target.device not in variant.devices:
