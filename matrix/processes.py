@@ -38,18 +38,22 @@ class _Follower:
                 yield parse_json(Event, line, str(self.path))
 
 
-@contextmanager
-def _started(arguments: Sequence[str], folder: Path, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The process in a group of its own, which does not outlive this block.
+def inherited() -> dict[str, str]:
+    """What a launch inherits of this process' environment.
 
     What is told to a pytest around it (PYTEST_ADDOPTS, a worker of pytest-xdist) is none of the suites' business: in such a
     worker's children pytest-benchmark 5.3 measures nothing.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+
+
+@contextmanager
+def _started(arguments: Sequence[str], folder: Path, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The process in a group of its own, which does not outlive this block."""
     with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - our own modules, by this interpreter; one system call before it
             [sys.executable, *arguments],
-            env={**inherited, **variables},
+            env={**inherited(), **variables},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

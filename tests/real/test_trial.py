@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from matrix import definitions
+from matrix import definitions, processes
 from matrix.cell import Cell
 from matrix.errors import DataError
 from matrix.job import BENCHMARK, Folders, Job, WorkloadSpec
@@ -192,8 +191,7 @@ def test_a_launch_leaves_what_a_trial_needs(prepared: Job, tmp_path: Path) -> No
     file = tmp_path / "job.json"
     made = prepared.model_copy(update={"cells": cells, "folders": folders})
     file.write_text(made.model_dump_json(), encoding="utf-8")
-    mine = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    variables = {**mine, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    variables = {**processes.inherited(), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, *made.command(str(definitions.suites()), str(file))]
     ended = subprocess.run(command, check=False, env=variables)
     assert ended.returncode == 0, (tmp_path / OUTCOMES).read_text()
