@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from matrix.bundle import Evidence
+from matrix.cell import Suite
 from matrix.compare import RULED, Comparison, Seeded, adjusted, devices, same_time, trained
 from matrix.standing import Standing
 from matrix.validity import torch_minor
@@ -73,7 +74,7 @@ class Authorities:
         """What is said of each number that another's word could confirm; numbers that nothing can confirm are left out."""
         asked = [f for f in self.standing.findings[ours.name] if self._confirmable(ours, f)]
         told = self._answers(ours, asked)
-        return {key_of(finding): self._opinion(ours, told.get(key_of(finding), [])) for finding in asked}
+        return {key_of(one): self._opinion(ours, one.cell.suite, told.get(key_of(one), [])) for one in asked}
 
     def _confirmable(self, ours: Evidence, finding: Finding) -> bool:
         target = self.standing.target(ours)
@@ -96,12 +97,12 @@ class Authorities:
                 told.setdefault(key, []).append(answers[key]._replace(comparison=comparison))
         return told
 
-    def _opinion(self, ours: Evidence, answers: list[Answer]) -> Opinion:
+    def _opinion(self, ours: Evidence, suite: Suite, answers: list[Answer]) -> Opinion:
         """A contradiction of any attempt, by an authority of any age; else what fresh authorities say of this bundle."""
         against = [one for one in answers if one.comparison.answer == "contradicted"]
         if against:
             return Opinion("contradicted", tuple(reason for one in against for reason in _told(one, ours)))
-        mine = [one for one in answers if one.attempt is ours and not self.standing.stale[one.authority.name]]
+        mine = [one for one in answers if one.attempt is ours and not self.standing.stale(one.authority, suite)]
         agreeing = [one for one in mine if one.comparison.answer == "confirmed"]
         if agreeing:
             best = max(agreeing, key=lambda one: self.standing.accepted(one.authority))

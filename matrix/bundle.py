@@ -11,10 +11,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from matrix.canonical import digest
-from matrix.cell import Cell, Exclusion
+from matrix.cell import Cell, Exclusion, Suite
 from matrix.job import Image, Prepared, WorkloadSpec
 from matrix.profile import Profile
 from matrix.sample import CellEvidence, Inventory, LaunchRecord
@@ -35,7 +35,8 @@ class FileEntry(Strict):
 class Source(Strict):
     """The code that measured. `commit` is None outside a checkout; `dirty` lists changed files that decide numbers.
 
-    `tree` is git's digest of the commit's files.
+    `tree` is git's digest of the commit's files. `suite_sha256` is of all that could decide a number, `suites` of what decides
+    the numbers of each suite.
     """
 
     version: str
@@ -43,6 +44,7 @@ class Source(Strict):
     tree: str | None = None
     dirty: tuple[str, ...]
     suite_sha256: str
+    suites: dict[Suite, str] = Field(default_factory=dict)
 
 
 class Bundle(Strict):

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Final, get_args
 
 from matrix.bundle import Source
 from matrix.canonical import digest, tree_digest
+from matrix.cell import Suite
 from matrix.errors import DataError
 
 PACKAGE = Path(__file__).parent
 _DECIDING = ("matrix", "suites", "images", "pyproject.toml", "tox.ini")
 """What decides a number: a change elsewhere (a README, a report) leaves evidence clean."""
+_COUNTING: Final = ("plugin.py", "energy.py", "load.py", "ranks.py", "flops.py")
+"""Modules outside `workloads` with which a suite measures."""
+_CALLED_BY_NAME: Final[dict[Suite, tuple[str, ...]]] = {
+    "training_step": ("distill",),
+    "training_quality": ("distill",),
+    "export_accuracy": ("export", "serve"),
+    "inference_latency": ("export", "serve"),
+}
+"""Packages of `workloads` of which a suite calls every module, by its name: no import statement tells that."""
 
 
 def cache() -> Path:
@@ -60,11 +72,67 @@ def suites() -> Path:
 
 
 def suite_digest() -> str:
-    """Digest of all source that decides what a measured number means: suites, workloads, plug-in, what it counts with."""
-    trees = [*suites().glob("*.py"), suites() / "pytest.ini"]
+    """Digest of all source that decides what any measured number means: what planned a run is what an image must hold."""
     workloads = [path for path in (PACKAGE / "workloads").rglob("*") if path.suffix in {".py", ".toml"}]
-    deciding = (*workloads, *(PACKAGE / name for name in ("plugin.py", "energy.py", "load.py", "ranks.py", "flops.py")))
-    return digest([tree_digest(deciding, PACKAGE), tree_digest(trees, suites())])
+    deciding = (*workloads, *(PACKAGE / name for name in _COUNTING))
+    return digest([tree_digest(deciding, PACKAGE), tree_digest(_suite_files(), suites())])
+
+
+def suite_digests() -> dict[Suite, str]:
+    """Digest of the source that decides what a number means, suite by suite: what the suite and the plug-in import of it.
+
+    A change that a suite never reaches (another suite's, a new variant of another one) leaves its evidence what it was.
+    """
+    read: dict[Path, tuple[Path, ...]] = {}
+    return {suite: _digest_of(suite, read) for suite in get_args(Suite)}
+
+
+def _suite_files() -> list[Path]:
+    return [*suites().glob("*.py"), suites() / "pytest.ini"]
+
+
+def _digest_of(suite: Suite, read: dict[Path, tuple[Path, ...]]) -> str:
+    reached = deciding(suite, read)
+    own = {path for path in reached if path.parent == suites()}
+    return digest([tree_digest(reached - own, PACKAGE), tree_digest(own, suites())])
+
+
+def deciding(suite: Suite, read: dict[Path, tuple[Path, ...]]) -> set[Path]:
+    """Every file that decides what the numbers of `suite` mean; `read` keeps what each file needs, for the next suite."""
+    own = [path for path in _suite_files() if path.name in {f"test_{suite}.py", "pytest.ini", "conftest.py"}]
+    named = [
+        path for folder in _CALLED_BY_NAME.get(suite, ()) for path in (PACKAGE / "workloads" / folder).glob("*.py")
+    ]
+    reached: set[Path] = set()
+    ahead = [PACKAGE / "plugin.py", *own, *named]
+    while ahead:
+        path = ahead.pop()
+        if path not in reached:
+            reached.add(path)
+            if path not in read:
+                read[path] = tuple(_needs(path))
+            ahead += read[path]
+    return reached
+
+
+def _needs(path: Path) -> Iterator[Path]:
+    """The deciding files that a file needs: modules that it imports, wherever it does, and data of `workloads` that it names."""
+    if path.suffix != ".py":
+        return
+    text = path.read_text(encoding="utf-8")
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names.update(one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update((node.module, *(f"{node.module}.{one.name}" for one in node.names)))
+    for name in names:
+        place = PACKAGE.parent.joinpath(*name.split("."))
+        for found in (place.with_suffix(".py"), place / "__init__.py"):
+            deciding = PACKAGE / "workloads" in found.parents or (found.parent == PACKAGE and found.name in _COUNTING)
+            if deciding and found.is_file():
+                yield found
+    yield from (data for data in (PACKAGE / "workloads").glob("*.toml") if f'"{data.name}"' in text)
 
 
 def _git(*arguments: str) -> str | None:
@@ -90,6 +158,7 @@ def source() -> Source:
         tree=(_git("rev-parse", "HEAD^{tree}") or "").strip() or None if ours else None,
         dirty=tuple(line[3:] for line in (changed or "").splitlines()),
         suite_sha256=suite_digest(),
+        suites=suite_digests(),
     )
 
 

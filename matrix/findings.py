@@ -20,6 +20,7 @@ from matrix.canonical import digest
 from matrix.catalog import METRICS
 from matrix.cell import ANSWERING, Cell
 from matrix.health import Reasons, doubts_about
+from matrix.identity import sizes
 from matrix.number import CONFIDENCE, Number, over_launches, reference_of, same_work
 from matrix.ranks import quantile
 from matrix.sample import Tensor
@@ -144,8 +145,8 @@ def family(bundle: Bundle) -> str:
             "train": prepared.data.train.sha256,
             "validation": prepared.data.validation.sha256,
             "tokenizer": prepared.tokenizer_sha256,
-            "profile": bundle.profile.model_dump(mode="json", exclude={"recipe": {"seed"}}),
-            "suites": bundle.source.suite_sha256,
+            "profile": sizes(bundle.profile, seeded=False),
+            "suites": bundle.source.suites.get("training_step", bundle.source.suite_sha256),
             "student": prepared.student_model.config_sha256,
             "teacher": teacher.config_sha256,
             "teacher_weights": teacher.weights_sha256 if teacher.origin == "given" else None,

@@ -40,14 +40,28 @@ def _subject(cell: Cell, prepared: Prepared) -> dict[str, Any]:
     }
 
 
+_CHOICES: Final = ("suites", "stacks", "exports", "runtimes")
+"""What a profile plans: it decides which numbers there are, not what one of them means."""
+
+
+def sizes(profile: Profile, *, seeded: bool = True) -> dict[str, Any]:
+    """What of a profile decides a number's meaning, with its seed or without; what it leaves at its default is left out."""
+    left: dict[str, Any] = dict.fromkeys(_CHOICES, True) | ({} if seeded else {"recipe": {"seed"}})
+    return profile.model_dump(mode="json", exclude=left, exclude_defaults=True)
+
+
 def workload_id(cell: Cell, profile: Profile, prepared: Prepared, *, suite_sha256: str, dtype: str) -> str:
-    """Digest of everything that decides what the cell's number means, apart from where it was measured."""
+    """Digest of everything that decides what the cell's number means, apart from where it was measured.
+
+    `suite_sha256` is of the cell's own suite. What a cell or profile leaves at its default is left out: a parameter that other
+    suites gain later changes nothing that was measured before.
+    """
     return digest(
         {
             "protocol": PROTOCOL,
             "suites": suite_sha256,
-            "cell": cell.model_dump(mode="json"),
-            "profile": profile.model_dump(mode="json"),
+            "cell": cell.model_dump(mode="json", exclude_defaults=True),
+            "profile": sizes(profile),
             "dtype": dtype,
             **_subject(cell, prepared),
         }

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from matrix import whole
 from matrix.bundle import MANIFEST, Evidence
 from matrix.canonical import digest, file_digest
+from matrix.cell import Suite
 from matrix.errors import EvidenceError, ExitCode, UsageError
 from matrix.gates import Case, decide, sentence
 from matrix.keys import SigningKey
@@ -36,12 +37,12 @@ SUFFIX: Final = ".intoto.json"
 
 
 class SignOff(Strict):
-    """What is signed. `definitions_sha256` are the targets and profiles, `suite_sha256` the suites that it was judged with."""
+    """What is signed. `definitions_sha256` are the targets and profiles, `suites` what decides the numbers of each suite."""
 
     release: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: str
     definitions_sha256: str
-    suite_sha256: str | None
+    suites: dict[Suite, str] | None
     policy: Policy
     verdict: Verdict
 
@@ -71,7 +72,7 @@ def write(folder: Path, release: str, policy: Policy, case: Case, keys: Sequence
             release=release,
             version=metadata.version("distill-matrix"),
             definitions_sha256=definitions_digest(case.targets, case.profiles),
-            suite_sha256=case.today.suite_sha256,
+            suites=None if case.today.suites is None else dict(case.today.suites),
             policy=policy,
             verdict=verdict,
         )
@@ -213,7 +214,7 @@ def _derived_anew(
     if (record.version, record.definitions_sha256) != (version, definitions_digest(targets, profiles)):
         yield f"it was judged by version {record.version} with other definitions: check it with that version"
         return
-    today = Today(datetime.fromisoformat(record.verdict.judged), record.suite_sha256)
+    today = Today(datetime.fromisoformat(record.verdict.judged), record.suites)
     ledger = ledgers.audit(evidence, record.verdict.heads)
     then = {
         one.name for one in record.verdict.waivers

@@ -6,12 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matrix.bundle import Evidence
+from matrix.cell import Suite
 from matrix.findings import QUANTILES, family, findings_of
 from matrix.policy import Policy
 from matrix.provenance import Ledger, Signer
 from matrix.ranks import least_samples
 from matrix.target import Target, Targets
-from matrix.validity import Today, against_all, broken, changes, faults_of, isa_of, staleness_of, withdrawals
+from matrix.validity import (
+    Today,
+    against_all,
+    broken,
+    changed_suite,
+    changes,
+    faults_of,
+    isa_of,
+    staleness_of,
+    withdrawals,
+)
 from matrix.verdict import Finding, Reason
 
 LAUNCHED = frozenset({"time", "throughput", "memory", "ratio"})
@@ -74,9 +85,9 @@ class Standing:
         self.faults = {
             one.name: [*faults_of(one, rules.today, ledger, self.target(one)), *lost] for one in self.evidence
         }
-        self.stale = {one.name: staleness_of(one, rules.today, ledger, rules.days) for one in self.evidence}
+        self._old = {one.name: staleness_of(one, rules.today, ledger, rules.days) for one in self.evidence}
         for one in self.evidence:
-            self.stale[one.name] += self._superseded(one)
+            self._old[one.name] += self._superseded(one)
         self.families = {one.name: family(one.bundle) for one in self.evidence}
 
     def _superseded(self, one: Evidence) -> list[Reason]:
@@ -93,6 +104,10 @@ class Standing:
         return [
             Reason(rule="environment changed", number=changed, threshold=f"as {later[-1].name} has it", remedy=remedy)
         ]
+
+    def stale(self, one: Evidence, suite: Suite) -> list[Reason]:
+        """Why the bundle's numbers of a suite are of the past."""
+        return [*self._old[one.name], *changed_suite(one, suite, self.rules.today)]
 
     def target(self, one: Evidence) -> Target | None:
         """The bundle's target; None for one that is no longer declared."""

@@ -65,7 +65,7 @@ class Judge:
 
     def _state(self, ours: Evidence, finding: Finding, opinions: Mapping[Key, Opinion]) -> State:
         """The state of one number, with every reason for it."""
-        revoked, stale = self.standing.revoked.get(ours.name), self.standing.stale[ours.name]
+        revoked, stale = self.standing.revoked.get(ours.name), self.standing.stale(ours, finding.cell.suite)
         faults = [*self.standing.faults[ours.name], *finding.faults]
         trust, why = self._trust(ours, finding, opinions)
         roles = self._roles(ours, opinions.get(key_of(finding)))

@@ -5,11 +5,12 @@ Each is a reason with its number, its threshold and its remedy; none looks at wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from matrix.bundle import Evidence
+from matrix.cell import Suite
 from matrix.policy import Policy
 from matrix.provenance import Ledger
 from matrix.sample import Environment, LaunchRecord
@@ -21,10 +22,10 @@ _CLOCK_SKEW = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Today:
-    """When judgement happens, and the suites' digest of the code that judges (None: not compared)."""
+    """When judgement happens, and each suite's digest in the code that judges (None: not compared)."""
 
     now: datetime
-    suite_sha256: str | None
+    suites: Mapping[Suite, str] | None
 
 
 def _age(evidence: Evidence, today: Today) -> timedelta:
@@ -146,7 +147,7 @@ STALE = frozenset({"age", "expired", "suites changed", "environment changed"})
 
 
 def staleness_of(evidence: Evidence, today: Today, ledger: Ledger, days: float) -> list[Reason]:
-    """What makes a whole bundle stale."""
+    """What makes a whole bundle stale, whatever it measured."""
     found, age = [], _age(evidence, today)
     if age > timedelta(days=days):
         seen = f"{age.total_seconds() / 86_400:.1f} days old"
@@ -155,13 +156,19 @@ def staleness_of(evidence: Evidence, today: Today, ledger: Ledger, days: float) 
     if said and today.now.astimezone(UTC) > datetime.fromisoformat(said.attestation.expires):
         ends = f"its signers stand by it until {said.attestation.expires[:10]}"
         found.append(Reason(rule="expired", number=ends, threshold="today", remedy="measure again"))
-    if today.suite_sha256 not in (None, evidence.bundle.source.suite_sha256):
-        seen = f"suites {evidence.bundle.source.suite_sha256[:12]}"
-        now = f"{(today.suite_sha256 or '')[:12]} now"
-        found.append(
-            Reason(rule="suites changed", number=seen, threshold=now, remedy="measure again with this version")
-        )
     return found
+
+
+def changed_suite(evidence: Evidence, suite: Suite, today: Today) -> list[Reason]:
+    """What makes a bundle's numbers of one suite stale: what decided them is no longer what decides them here."""
+    if today.suites is None:
+        return []
+    then, now = evidence.bundle.source.suites.get(suite, ""), today.suites.get(suite, "")
+    if then and then == now:
+        return []
+    seen = f"{suite} {then[:12] or 'of an unknown state'}"
+    remedy = "measure again with this version"
+    return [Reason(rule="suites changed", number=seen, threshold=f"{now[:12] or 'none'} now", remedy=remedy)]
 
 
 def broken(ledger: Ledger, policy: Policy) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from matrix import definitions
 from matrix.bundle import Bundle, Evidence, FileEntry, Measured, Source
 from matrix.canonical import digest, file_digest
 from matrix.capabilities import Sized, parse_capabilities, sized
-from matrix.cell import Cell, Plan
+from matrix.cell import Cell, Plan, Suite
 from matrix.deployment import Deployment, parse_deployment
 from matrix.estimates import Estimates, parse_estimates
 from matrix.gates import Case
@@ -63,7 +63,15 @@ from matrix.target import Targets, parse_targets
 from matrix.validity import Today
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-TODAY = Today(NOW, "s" * 64)
+
+
+def suites(letter: str) -> dict[Suite, str]:
+    """A state of every suite's source."""
+    return dict.fromkeys(get_args(Suite), letter * 64)
+
+
+SUITES = suites("s")
+TODAY = Today(NOW, SUITES)
 QUIET = Load(wall_s=1.0, cpu_s=1.0, foreign_cores=0.0, steal_share=0.0, throttled_s=None)
 SETTLED = Timing(
     warmup_calls=10,
@@ -358,7 +366,9 @@ def evidence(  # noqa: PLR0913 - a test says what it cares about, by name
         profile=profiles().of("quick"),
         spec=WorkloadSpec(),
         prepared=prepared(weights),
-        source=Source(**{"version": "0.1.0", "commit": "c" * 40, "dirty": (), "suite_sha256": "s" * 64} | source),
+        source=Source(
+            **{"version": "0.1.0", "commit": "c" * 40, "dirty": (), "suite_sha256": "s" * 64, "suites": SUITES} | source
+        ),
         environment_id=environment,
         host_class_id="k" * 64,
         host_instance=host,

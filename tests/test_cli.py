@@ -96,7 +96,7 @@ def matrix(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 def exported(lost: int, **changes: object) -> Evidence:
     """Fresh, clean evidence of an INT8 export that loses `lost` of 2,000 examples."""
-    fields = {"created": datetime.now(UTC), "suite_sha256": definitions.suite_digest()} | changes
+    fields = {"created": datetime.now(UTC), "suites": definitions.suite_digests()} | changes
     outputs = {TORCH: logits([0] * 2000), INT8: logits([1] * lost + [0] * (2000 - lost))}
     return evidence(outputs=outputs, labels=np.zeros(2000, dtype=np.int64), **fields)  # type: ignore[arg-type]
 

@@ -24,6 +24,7 @@ from tests.making import (
     TRAINER,
     evidence,
     logits,
+    suites,
     with_battery,
     with_training,
 )
@@ -216,7 +217,7 @@ def test_a_family_is_all_but_the_seed_and_the_device() -> None:
     unlike = [
         recipe(student_epochs=99),
         base.model_copy(update={"prepared": base.prepared.model_copy(update={"data": other})}),
-        evidence(samples={RAW: [[0.5] * 8]}, suite_sha256="z" * 64).bundle,
+        evidence(samples={RAW: [[0.5] * 8]}, suites=suites("z")).bundle,
     ]
     assert {family(one) for one in alike} == {family(base)}
     assert family(base) not in {family(one) for one in unlike}

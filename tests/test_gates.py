@@ -34,6 +34,7 @@ from tests.making import (
     logits,
     policy,
     signer,
+    suites,
 )
 
 LATENCY = Gate(
@@ -194,7 +195,7 @@ def test_three_hundred_examples_certify_nothing() -> None:
         evidence(samples={ORT: [[0.010] * 100] * 5}, commit=None),
         evidence(samples={ORT: [[0.010] * 100] * 5}, created=NOW - timedelta(days=8)),
         evidence(samples={ORT: [[0.010] * 100] * 5}, created=NOW + timedelta(days=1)),
-        evidence(samples={ORT: [[0.010] * 100] * 5}, suite_sha256="q" * 64),
+        evidence(samples={ORT: [[0.010] * 100] * 5}, suites=suites("q")),
         evidence(samples={ORT: [[0.010] * 100] * 4}),
         evidence(samples={ORT: [[0.010] * 100] * 5}, lost={(ORT, 2): "raised"}),
     ],

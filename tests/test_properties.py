@@ -38,6 +38,7 @@ from tests.making import (
     QUIET,
     SERVED,
     SOUND,
+    SUITES,
     TORCH,
     case_of,
     evidence,
@@ -287,7 +288,7 @@ def answered(root: Path, shelf: Shelf, asked: Policy, now: datetime, order: Sequ
     found, torn = Store(root).load_all()
     found = [found[index % len(found)] for index in order] if len(order) == len(found) else found
     ledger = witnessed(root, shelf.ring, Ledgers(root, shelf.ring).audit(found))
-    today = Today(now, "s" * 64)
+    today = Today(now, SUITES)
     return decide(asked, replace(CASE, evidence=found, ledger=ledger, today=today, torn=list(map(str, torn))))
 
 

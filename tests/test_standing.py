@@ -21,6 +21,7 @@ from tests.making import (
     NOW,
     ORT,
     SOUND,
+    SUITES,
     case_of,
     evidence,
     ledger_of,
@@ -109,9 +110,9 @@ def test_its_signers_stand_by_a_bundle_for_ninety_days() -> None:
     """After that it is stale, whatever age a policy allows."""
     one = evidence(samples=TIMES)
     for days, rules_ in ((90, []), (91, ["expired"])):
-        today = Today(NOW + timedelta(days=days, seconds=-1 if days == 90 else 0), "s" * 64)
+        today = Today(NOW + timedelta(days=days, seconds=-1 if days == 90 else 0), SUITES)
         standing = Standing([one], ledger_of([one]), rules(days=1000, today=today))
-        assert [reason.rule for reason in standing.stale[one.name]] == rules_
+        assert [reason.rule for reason in standing.stale(one, "inference_latency")] == rules_
 
 
 def revoked(one: Evidence, role: str) -> Ledger:

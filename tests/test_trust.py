@@ -11,7 +11,7 @@ import numpy as np
 from matrix.bundle import Evidence
 from matrix.trust import judge
 from matrix.verdict import State
-from tests.making import EAGER, INT8, NOW, ORT, QUIET, TORCH, evidence, ledger_of, logits, rules
+from tests.making import EAGER, INT8, NOW, ORT, QUIET, TORCH, evidence, ledger_of, logits, rules, suites
 
 LABELS = np.zeros(10_000, dtype=np.int64)
 SAME = logits([0] * 10_000)
@@ -131,7 +131,7 @@ def test_age_and_changed_suites_make_a_number_stale() -> None:
     old = evidence(samples=TIMES, created=NOW - timedelta(days=8))
     assert {state.badge for state in states([old], old.name).values()} == {"stale"}
     assert states([old], old.name, days=30.0)["torch_eager", "p50_s"].badge == "trusted"
-    other = evidence(samples=TIMES, suite_sha256="q" * 64)
+    other = evidence(samples=TIMES, suites=suites("q"))
     assert states([other], other.name)["torch_eager", "p50_s"].reasons[0].rule == "suites changed"
 
 

@@ -101,5 +101,5 @@ def case_of(folder: Path, path: Path | None, at: str | None) -> Case:
     """Everything that the store holds as of `at`, with what its signatures come to, its sign-offs heard as witnesses."""
     ring, (evidence, torn) = keyring_of(path), Store(folder).load_all()
     ledger = witnessed(folder, ring, Ledgers(folder, ring).audit(evidence))
-    today = Today(moment(at), definitions.suite_digest())
+    today = Today(moment(at), definitions.suite_digests())
     return Case(evidence, ledger, targets(), profiles(), today, [str(error) for error in torn])

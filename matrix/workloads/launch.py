@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from matrix import definitions
 from matrix.canonical import file_digest
-from matrix.cell import Cell
+from matrix.cell import Cell, Suite
 from matrix.errors import UsageError
 from matrix.identity import workload_id
 from matrix.job import Image, Job
@@ -72,6 +73,11 @@ class Launch:
         if self.job.image is None:
             raise UsageError("this launch has no image", remedy="run it in containers")
         return self.job.image
+
+    @cached_property
+    def suites(self) -> dict[Suite, str]:
+        """What decides the numbers of each suite."""
+        return definitions.suite_digests()
 
     @cached_property
     def functions(self) -> Functions:
@@ -168,7 +174,11 @@ class Measurement:
         job = self.launch.job
         timing, load = self._sampled
         identity = workload_id(
-            self.cell, job.profile, self.launch.prepared, suite_sha256=job.suite_sha256, dtype=self.dtype
+            self.cell,
+            job.profile,
+            self.launch.prepared,
+            suite_sha256=self.launch.suites[self.cell.suite],
+            dtype=self.dtype,
         )
         evidence = CellEvidence(
             cell=self.cell,

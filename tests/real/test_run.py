@@ -250,7 +250,7 @@ def test_a_real_bundle_is_judged(finished: Finished) -> None:
     whole = type(evidence)(
         evidence.bundle.model_copy(update={"source": clean}), evidence.name, evidence.measured, evidence.arrays
     )
-    judged = judge([whole], ledger_of([whole]), rules(today=Today(datetime.now(UTC), definitions.suite_digest())))
+    judged = judge([whole], ledger_of([whole]), rules(today=Today(datetime.now(UTC), definitions.suite_digests())))
     timed = [one for one in judged if one.finding.metric == "p50_s"]
     assert timed
     assert {one.state.reasons[0].number for one in timed} == {"2 launches"}
