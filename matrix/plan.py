@@ -96,7 +96,7 @@ def make_plan(name: str, target: Target, profile: Profile, executor: Executor | 
     for variant in VARIANTS:
         reason = _reason_against(variant, target, executor or next(iter(target.executors), None))
         if reason is None and variant.suite not in profile.suites:
-            reason = f"the profile {profile.name} leaves out this suite: {', '.join(profile.suites)}"
+            reason = f"asked for were {', '.join(profile.suites)} only"
         chosen = profile.chosen(variant.suite)
         if reason is None and chosen is not None and variant.name not in chosen:
             reason = f"the profile {profile.name} asks for {', '.join(chosen)} only"

@@ -163,6 +163,10 @@ class Profile(Strict):
         """This profile with another seed: other weights, another order of training, the same examples."""
         return self.model_copy(update={"recipe": self.recipe.model_copy(update={"seed": seed})})
 
+    def only(self, suites: tuple[Suite, ...]) -> Profile:
+        """This profile with fewer suites: each number means what it means with all of them."""
+        return self.model_copy(update={"suites": suites})
+
     def chosen(self, suite: Suite) -> tuple[str, ...] | None:
         """The only variants of a suite that the profile measures; None for all."""
         chosen = {"export_accuracy": self.exports, "inference_latency": self.runtimes}

@@ -33,6 +33,12 @@ def test_any_change_of_the_work_is_another_identity(change: dict[str, object]) -
     assert identity(**change) != identity()
 
 
+@pytest.mark.parametrize("change", [{"suites": ("training_step",)}, {"exports": None}, {"runtimes": ("torch_eager",)}])
+def test_what_else_is_planned_changes_no_identity(change: dict[str, object]) -> None:
+    """A run of one suite yields numbers that meet those of a run of all."""
+    assert identity(profile=QUICK.model_copy(update=change)) == identity()
+
+
 def test_a_training_step_does_not_depend_on_who_trained_the_student() -> None:
     """Its weights are random: two hosts with differently trained students time the same work."""
     assert identity(cell=RAW, weights="x" * 64) == identity(cell=RAW)

@@ -99,8 +99,8 @@ def test_only_a_native_run_compiles() -> None:
         ("cuda-a100", "inference_latency", "ort_int8", "its time belongs to the CPU targets, not to NVIDIA A100"),
         ("lambda-x86", "inference_latency", "torch_eager", "the function's image leaves out PyTorch eager"),
         ("mps", "export_accuracy", "openvino_int8", "no packages that ship for darwin/arm64"),
-        ("cpu-openvino", "training_quality", "raw_torch", "the profile quick leaves out this suite"),
-        ("cpu-openvino", "quantization_schemes", "absmax", "the profile quick leaves out this suite"),
+        ("cpu-openvino", "training_quality", "raw_torch", "asked for were training_step, export_accuracy"),
+        ("cpu-openvino", "quantization_schemes", "absmax", "asked for were training_step, export_accuracy"),
         ("lambda-x86", "quantization_schemes", "absmax", "nothing of a study ships"),
         ("mps", "quantization_schemes", "absmax", "a scheme's integers are the same on every device"),
         ("cpu-openvino", "export_accuracy", "gguf_f16", "no export module is built yet"),
@@ -162,3 +162,12 @@ def test_every_profile_that_gates_judge_can_certify(profile: Profile) -> None:
     assert profile.inference.min_rounds >= 59
     assert profile.training.min_rounds >= 6
     assert profile.recipe.evaluation_examples >= 10_000
+
+
+def test_a_run_of_one_suite_plans_the_profile_s_own_cells_of_it() -> None:
+    """No other suite's, and none that the whole profile would not have."""
+    target = targets().of("cuda-h200")
+    whole = make_plan("cuda-h200", target, QUICK).planned
+    part = make_plan("cuda-h200", target, QUICK.only(("training_step",))).planned
+    assert part == tuple(cell for cell in whole if cell.suite == "training_step")
+    assert part

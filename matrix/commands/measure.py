@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from matrix import bases, definitions, host, images, locks, provision
+from matrix.cell import Suite
 from matrix.choose import choose, executor_of, how, obstacles
 from matrix.commands import options
 from matrix.console import Live
@@ -143,6 +144,13 @@ def base(architecture: Literal["amd64", "arm64"], tag: str | None, mirror: str |
 @click.command(name="run")
 @click.argument("target")
 @_profile
+@click.option(
+    "--suite",
+    "suites",
+    type=click.Choice(get_args(Suite)),
+    multiple=True,
+    help="Measure this suite only; may be repeated [default: the profile's]. A number means the same either way.",
+)
 @options.data
 @click.option(
     "--answers",
@@ -171,6 +179,7 @@ def base(architecture: Literal["amd64", "arm64"], tag: str | None, mirror: str |
 def run_command(
     target: str,
     profile: str,
+    suites: tuple[Suite, ...],
     data: str,
     answers: str,
     teacher: str | None,
@@ -193,6 +202,7 @@ def run_command(
     keys = options.keys_of(roles)  # now: a missing key must not be found out after an hour
     notary = Notary(Ledgers(store, options.keyring_of(keyring)), keys)
     sizes = sizes if seed is None else sizes.seeded(seed)
+    sizes = sizes.only(suites) if suites else sizes
     request = Request(target, sizes, spec, Store(store), definitions.cache(), resume, executor, notary)
     with Live(Console(stderr=True)) as live:
         try:
