@@ -21,8 +21,8 @@ from matrix.verdict import GateResult, Judged, State
 
 
 @dataclass(frozen=True)
-class _Column:
-    """One column of the map: the variants whose numbers it sums up."""
+class _Variants:
+    """One row of the map: the variants whose numbers it sums up."""
 
     title: str
     variants: frozenset[tuple[Suite, str]]
@@ -46,21 +46,21 @@ _STACKS: Final[dict[tuple[Suite, Workload], str]] = {
 }
 
 
-def _columns() -> list[_Column]:
-    """A column a built export and runtime; one for all stacks of a suite, all schemes, all of packaging: parts of one question."""
+def _variants() -> list[_Variants]:
+    """A row a built export and runtime; one for all stacks of a suite, all schemes, all of packaging: parts of one question."""
     built = [found for found in VARIANTS if found.missing is None]
     short = {"export_accuracy": "export", "inference_latency": "serve"}
     stacks = [
-        _Column(title, frozenset((one.suite, one.name) for one in built if (one.suite, one.workload) == key))
+        _Variants(title, frozenset((one.suite, one.name) for one in built if (one.suite, one.workload) == key))
         for key, title in _STACKS.items()
     ]
     found = [
-        _Column(f"{short[one.suite]}: {one.title}", frozenset({(one.suite, one.name)}))
+        _Variants(f"{short[one.suite]}: {one.title}", frozenset({(one.suite, one.name)}))
         for one in built
         if one.suite in short
     ]
     whole = [
-        _Column(title, frozenset((one.suite, one.name) for one in built if one.suite == suite))
+        _Variants(title, frozenset((one.suite, one.name) for one in built if one.suite == suite))
         for suite, title in _WHOLE.items()
     ]
     return [*stacks, *found, *whole]
@@ -74,24 +74,24 @@ class Shown(NamedTuple):
     numbers: Sequence[Judged]
 
 
-def _state(column: _Column, material: Material, target: str, every: Sequence[Shown]) -> Entry:
-    """What one column says of one target, of which `every` bundle is shown."""
-    shown = [one for one in every if column.suite in one.suites]
-    held = [judged for one in shown for judged in one.numbers if column.holds(judged.finding.cell)]
+def _state(row: _Variants, material: Material, target: str, every: Sequence[Shown]) -> Entry:
+    """What one row says of one target, of which `every` bundle is shown."""
+    shown = [one for one in every if row.suite in one.suites]
+    held = [judged for one in shown for judged in one.numbers if row.holds(judged.finding.cell)]
     lost = sum(one.finding.launches == 0 for one in held)
     if lost:
         return Entry("", mark="failed", hint=f"{lost} of {len(held)} numbers were never measured")
     if held:
         return Entry("", mark=worst(held), hint=f"{len(held)} numbers")
-    plan = material.plan(target, column.suite)
-    excluded = {item.cell.variant: item.reason for item in plan.excluded if column.holds(item.cell)}
-    if len(excluded) == len(column.variants):
+    plan = material.plan(target, row.suite)
+    excluded = {item.cell.variant: item.reason for item in plan.excluded if row.holds(item.cell)}
+    if len(excluded) == len(row.variants):
         return Entry("", mark="excluded", hint="; ".join(dict.fromkeys(excluded.values())))
     return Entry("", mark="invalid" if any(one.evidence.faults for one in shown) else "not measured")
 
 
 def heat_map(material: Material) -> Table:
-    """A row a target, a column a built variant that any of them measures or would: the worst badge of its numbers."""
+    """A row a built variant that any target measures or would, a column a target: the worst badge of its numbers."""
     shown = material.shown()
     held = {
         name: [
@@ -100,19 +100,16 @@ def heat_map(material: Material) -> Table:
         for name in material.targets.target
     }
     every = [
-        (column.title, {name: _state(column, material, name, found) for name, found in held.items()})
-        for column in _columns()
+        (variants.title, [_state(variants, material, name, found) for name, found in held.items()])
+        for variants in _variants()
     ]
-    columns = [(title, states) for title, states in every if any(one.mark != "excluded" for one in states.values())]
-    rows = tuple(
-        (Entry(target.title, name), *(states[name] for _, states in columns))
-        for name, target in material.targets.target.items()
-    )
+    rows = [(Entry(title), *states) for title, states in every if any(one.mark != "excluded" for one in states)]
+    head = [f"{target.title} ({name})" for name, target in material.targets.target.items()]
     lead = (
         "Each entry is the worst state among the numbers of that variant on that target (packaging: the image and its "
         "imports). What no target measures at its profile, and what is not built yet, is listed in the plan (`matrix plan`)."
     )
-    return Table("matrix", "The matrix", lead, ("Target", *(title for title, _ in columns)), rows)
+    return Table("matrix", "The matrix", lead, ("Variant", *head), tuple(rows))
 
 
 def _result(result: GateResult, states: Mapping[tuple[str, str, str], State], policy: Policy) -> tuple[Entry, ...]:
