@@ -86,7 +86,9 @@ REFERENCES: Final[dict[tuple[Suite, Workload], str]] = {
     ("training_quality", "intent"): "raw_torch",
     ("export_accuracy", "intent"): "torch_fp32",
     ("quantization_schemes", "intent"): "fp32",
+    ("response_quality", "response"): "torch_fp32",
     ("inference_latency", "intent"): "torch_eager",
+    ("generation", "response"): "gguf_f16",
 }
 """The variant that the others of a suite and workload are compared with, unless their work has its own."""
 
@@ -96,7 +98,6 @@ WORK_REFERENCES: Final[dict[Work, str]] = {"features": "tinybert_two_stage", "to
 _X86: Final = ("linux/amd64",)
 _EVERYWHERE: Final = ("linux/amd64", "linux/arm64", "darwin/arm64")
 _CPU: Final = ("cpu",)
-_UNBUILT: Final = "no {} module is built yet"
 _EXACT: Final = "a scheme's integers are the same on every device: the CPU targets hold them"
 _UNLOCKED: Final = (
     "{} is in no lock of this project (images/*/requirements.txt): torch_int8 is what PyTorch itself brings"
@@ -105,6 +106,13 @@ _NO_IMAGE: Final[tuple[Executor, str]] = ("native", "ran natively, without an im
 _NO_COMPILER: Final[tuple[Executor, str]] = (
     "docker",
     "the image has no compiler, which Inductor needs: `--executor native` measures it where one is installed",
+)
+_NO_LLAMA: Final[tuple[Executor, str]] = (
+    "docker",
+    "the image has no llama.cpp, which is compiled where it is installed: `--executor native` measures it with the extra llama",
+)
+_ONE_LLAMA: Final = (
+    "llama.cpp's files are made and judged on the CPU: what a type loses does not depend on where it runs"
 )
 _TORCH_AO: Final = "PyTorch INT8 runs on the CPU: torch.ao has no quantised kernels for a GPU"
 
@@ -120,12 +128,15 @@ def _scheme(name: str, title: str) -> Variant:
     return Variant("quantization_schemes", "intent", name, title, devices=_CPU, elsewhere=_EXACT, batch=64)
 
 
-def _unbuilt_export(name: str, title: str, workload: Workload = "intent", why: str | None = None) -> Variant:
-    return Variant("export_accuracy", workload, name, title, missing=why or _UNBUILT.format("export"))
+def _gguf(suite: Suite, elsewhere: str | None = None) -> Iterator[Variant]:
+    """A row a type of llama.cpp's."""
+    for name, title in (("f16", "f16"), ("q8_0", "Q8_0"), ("q6_k", "Q6_K"), ("q4_k_m", "Q4_K_M")):
+        titled = f"GGUF {title}"
+        yield Variant(suite, "response", f"gguf_{name}", titled, devices=_CPU, elsewhere=elsewhere, barred=_NO_LLAMA)
 
 
-def _unbuilt_runtime(name: str, title: str, workload: Workload = "intent") -> Variant:
-    return Variant("inference_latency", workload, name, title, missing=_UNBUILT.format("runtime"))
+def _unlocked_export(name: str, title: str, package: str) -> Variant:
+    return Variant("export_accuracy", "intent", name, title, missing=_UNLOCKED.format(package))
 
 
 _INTENT: Final[tuple[tuple[str, str, Work, str], ...]] = (
@@ -220,8 +231,8 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     Variant("export_accuracy", "intent", "onnx_fused", "ONNX fp32, fused", batch=64),
     Variant("export_accuracy", "intent", "onnx_int8_fused", "ONNX dynamic INT8, fused", batch=1),
     Variant("export_accuracy", "intent", "torch_int8", "PyTorch INT8", devices=_CPU, elsewhere=_TORCH_AO, batch=1),
-    _unbuilt_export("torchao_int8", "torchao INT8", why=_UNLOCKED.format("torchao")),
-    _unbuilt_export("bitsandbytes_int8", "bitsandbytes INT8", why=_UNLOCKED.format("bitsandbytes")),
+    _unlocked_export("torchao_int8", "torchao INT8", "torchao"),
+    _unlocked_export("bitsandbytes_int8", "bitsandbytes INT8", "bitsandbytes"),
     # the rows of the paper's table 1 (schemes.py has it too)
     _scheme("fp32", "fp32"),
     _scheme("absmax", "absmax"),
@@ -232,10 +243,8 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     _scheme("absmax_row_wise_decomposed", "absmax row-wise + decomposition"),
     _scheme("llm_int8", "absmax LLM.int8()"),
     _scheme("llm_int8_zeropoint", "zero-point LLM.int8()"),
-    _unbuilt_export("gguf_f16", "GGUF f16", "response"),
-    _unbuilt_export("gguf_q8_0", "GGUF Q8_0", "response"),
-    _unbuilt_export("gguf_q6_k", "GGUF Q6_K", "response"),
-    _unbuilt_export("gguf_q4_k_m", "GGUF Q4_K_M", "response"),
+    Variant("response_quality", "response", "torch_fp32", "PyTorch fp32", devices=_CPU, elsewhere=_ONE_LLAMA),
+    *_gguf("response_quality", _ONE_LLAMA),
     Variant("inference_latency", "intent", "torch_eager", "PyTorch eager"),
     Variant("inference_latency", "intent", "ort_fp32", "ONNX Runtime fp32", devices=_CPU),
     Variant("inference_latency", "intent", "ort_int8", "ONNX Runtime INT8", devices=_CPU, functions=True),
@@ -250,7 +259,7 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     Variant("inference_latency", "intent", "ort_int8_fused", "ONNX Runtime INT8, fused", devices=_CPU),
     Variant("inference_latency", "intent", "torch_compiled", "PyTorch compiled", barred=_NO_COMPILER),
     Variant("inference_latency", "intent", "torch_int8", "PyTorch INT8", devices=_CPU),
-    _unbuilt_runtime("llama_cpp", "llama.cpp", "response"),
+    *_gguf("generation"),
     Variant(
         "packaging",
         "intent",
@@ -274,7 +283,9 @@ _TRAINING: Final[tuple[Suite, ...]] = ("training_step",)
 _QUALITY: Final[tuple[Suite, ...]] = ("training_quality",)
 _EXPORT: Final[tuple[Suite, ...]] = ("export_accuracy",)
 _SCHEMES: Final[tuple[Suite, ...]] = ("quantization_schemes",)
+_RESPONSES: Final[tuple[Suite, ...]] = ("response_quality",)
 _SERVING: Final[tuple[Suite, ...]] = ("inference_latency",)
+_GENERATION: Final[tuple[Suite, ...]] = ("generation",)
 _PACKAGING: Final[tuple[Suite, ...]] = ("packaging",)
 
 _METRICS: Final = (
@@ -306,27 +317,36 @@ _METRICS: Final = (
     Metric("p99_s", "p99", "time", "s", _SERVING),
     Metric("start_s", "start to first answer", "time", "s", _SERVING),
     Metric("import_s", "import", "time", "s", _SERVING + _PACKAGING),
-    Metric("load_s", "load", "time", "s", _SERVING),
+    Metric("load_s", "load", "time", "s", _SERVING + _GENERATION),
     Metric("first_call_s", "first call", "time", "s", _SERVING),
     Metric("resident_bytes", "resident memory", "memory", "bytes", _SERVING),
+    Metric("first_token_s", "first token", "time", "s", _GENERATION),
+    Metric("prefill_per_s", "tokens read a second", "throughput", "per_s", _GENERATION),
+    Metric("decode_per_s", "tokens written a second", "throughput", "per_s", _GENERATION),
     Metric("init_s", "init", "time", "s", _SERVING),
     Metric("create_s", "container start", "time", "s", _SERVING),
     Metric("cpu_call_s", "CPU a call", "time", "s", _SERVING),
     Metric("share_s", "CPU a call / share", "time", "s", _SERVING),
     Metric("throttled_share", "throttled (sum over CPUs)", "time", "share", _SERVING),
     Metric("late_share", "late calls", "time", "share", _SERVING),
-    Metric("ratio", "against the reference", "ratio", "ratio", _TRAINING + _SERVING),
+    Metric("ratio", "against the reference", "ratio", "ratio", _TRAINING + _SERVING + _GENERATION),
     Metric("method_ratio", "other work, beside raw PyTorch", "ratio", "ratio", _TRAINING),
     Metric("accuracy", "accuracy", "quality", "share", ANSWERING),
     Metric("accuracy_delta", "accuracy delta", "export_delta", "points", ANSWERING),
     Metric("mean_kl", "mean KL", "export_delta", "", ANSWERING),
     Metric("flip_rate", "flip rate", "export_delta", "share", ANSWERING),
     Metric("max_dlogit", "max |Δlogit|", "export_delta", "", ANSWERING),
+    Metric("perplexity", "perplexity", "quality", "", _RESPONSES),
+    Metric("perplexity_ratio", "perplexity / reference's", "export_delta", "ratio", _RESPONSES),
+    Metric("token_kl", "KL a token", "export_delta", "", _RESPONSES),
+    Metric("same_top", "same first token", "export_delta", "share", _RESPONSES),
+    Metric("mean_delta_p", "mean Δp", "export_delta", "points", _RESPONSES),
+    Metric("rms_delta_p", "RMS Δp", "export_delta", "share", _RESPONSES),
     Metric("product_error", "error, one sign", "static", "", _SCHEMES),
     Metric("two_sided_error", "error, either sign", "static", "", _SCHEMES),
     Metric("plain_error", "error, no outlier", "static", "", _SCHEMES),
     Metric("outlier_share", "features taken out", "static", "share", _SCHEMES),
-    Metric("artifact_bytes", "artifact", "static", "bytes", _EXPORT),
+    Metric("artifact_bytes", "artifact", "static", "bytes", _EXPORT + _RESPONSES + _GENERATION),
     Metric("image_bytes", "image", "static", "bytes", _PACKAGING),
     Metric("compressed_bytes", "compressed", "static", "bytes", _PACKAGING),
     Metric("layers", "layers", "static", "", _PACKAGING),

@@ -11,7 +11,9 @@ Suite = Literal[
     "training_quality",
     "export_accuracy",
     "quantization_schemes",
+    "response_quality",
     "inference_latency",
+    "generation",
     "packaging",
 ]
 Workload = Literal["intent", "response"]
@@ -22,12 +24,17 @@ TRAINING: Final[tuple[Suite, ...]] = ("training_step", "training_quality")
 ANSWERING: Final[tuple[Suite, ...]] = ("export_accuracy", "quantization_schemes")
 """The suites whose cells answer every evaluation example: their numbers are over examples, paired with the reference's."""
 
+LANGUAGE: Final[tuple[Suite, ...]] = ("response_quality", "generation")
+"""The suites that export and serve a trained response student."""
+
 STUDIES: Final[tuple[Suite, ...]] = ("quantization_schemes",)
 """The suites of which nothing ships: they explain, and no gate may rest on them."""
 
 
 class Cell(Strict):
     """What is measured, apart from where. `length` is in tokens; "data" means each example's own.
+
+    A generation reads a prompt from nothing ("prefill") or behind a kept prefix ("prefix"), or writes ("decode").
 
     A function's cells say more: its memory (which sets its share of a CPU), whether its `init` ran at the full CPU or
     throttled, and the time from one call's start to the next (`every_ms`; 0 calls again at once, a closed loop).
@@ -39,7 +46,7 @@ class Cell(Strict):
     variant: str
     batch: int | None = None
     length: int | Literal["data"] | None = None
-    mode: Literal["warm", "cold"] | None = None
+    mode: Literal["warm", "cold", "prefill", "prefix", "decode"] | None = None
     memory_mb: int | None = None
     init: Literal["full", "throttled"] | None = None
     every_ms: int | None = None

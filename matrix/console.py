@@ -18,7 +18,9 @@ _COST: Final = {
     "training_quality": 40.0,
     "export_accuracy": 6.0,
     "quantization_schemes": 40.0,
+    "response_quality": 10.0,
     "inference_latency": 1.3,
+    "generation": 10.0,
     "packaging": 1.0,
 }
 """How long a cell takes beside another (seconds, profile quick, two cores): only the time left is guessed from it."""

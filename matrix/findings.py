@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from matrix import quality, stats, trials
+from matrix import quality, responses, stats, trials
 from matrix.bundle import Bundle, Evidence, Measured
 from matrix.canonical import digest
 from matrix.catalog import METRICS
@@ -78,10 +78,23 @@ def _latency(cell: Cell, launches: Sequence[Measured], confidence: float) -> Ite
         yield _quantile_over_launches(metric, q, [one.samples for one in launches], confidence)
 
 
+def _generation(cell: Cell, launches: Sequence[Measured], confidence: float) -> Iterator[Number]:
+    rates = [float(cell.length or 0) / quantile(list(one.samples), 0.5) for one in launches]
+    if cell.mode == "decode":
+        yield over_launches("decode_per_s", rates, 1)
+        return
+    yield _quantile_over_launches("first_token_s", 0.5, [one.samples for one in launches], confidence)
+    if cell.mode == "prefill":
+        yield over_launches("prefill_per_s", rates, 1)
+
+
+_TIMED: Final = {"training_step": _training, "inference_latency": _latency, "generation": _generation}
+
+
 def launch_values(evidence: Evidence, cell: Cell, metric: str) -> list[float]:
     """What each launch says of a metric of time or memory that is not a ratio: its quantile, its one sample, or its fact."""
     launches = evidence.launches_of(cell.id).values()
-    if metric in QUANTILES or metric == "step_s":
+    if metric in {*QUANTILES, "step_s", "first_token_s"}:
         return [quantile(list(one.samples), QUANTILES.get(metric, 0.5)) for one in launches]
     if metric == "start_s":
         return [float(one.samples[0]) for one in launches]
@@ -177,13 +190,15 @@ def _causes(measured: Measured) -> dict[str, float]:
 def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured], confidence: float) -> Iterator[Number]:
     if cell.suite in ANSWERING:
         yield from quality.numbers_of(evidence, cell, confidence)
+    elif cell.suite == responses.SUITE:
+        yield from responses.numbers_of(evidence, cell, confidence)
     elif cell.suite == "packaging":
         yield from _packaging(launches)
         return
     elif cell.suite == "training_quality":
         yield from trials.numbers(evidence, cell)
     else:
-        yield from (_training if cell.suite == "training_step" else _latency)(cell, launches, confidence)
+        yield from _TIMED[cell.suite](cell, launches, confidence)
         yield from _ratio(evidence, cell)
     if (cell.suite, cell.workload) == ("training_step", "intent") and reference_of(
         cell, evidence.bundle.planned

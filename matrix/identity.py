@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from matrix.canonical import digest
-from matrix.cell import Cell
+from matrix.cell import LANGUAGE, Cell
 from matrix.errors import EvidenceError
 from matrix.job import Prepared
 from matrix.profile import Profile
@@ -23,7 +23,8 @@ def _subject(cell: Cell, prepared: Prepared) -> dict[str, Any]:
     if cell.workload == "response":
         if prepared.response is None:
             raise EvidenceError(f"no conversations were prepared for {cell.id}", remedy="prepare the workload again")
-        return {"tokenizer": prepared.response.tokenizer_sha256, "examples": prepared.response.sha256}
+        subject = {"tokenizer": prepared.response.tokenizer_sha256, "examples": prepared.response.sha256}
+        return subject | ({"student_weights": prepared.response.weights_sha256} if cell.suite in LANGUAGE else {})
     if cell.trains:
         return {
             "tokenizer": prepared.tokenizer_sha256,

@@ -82,13 +82,20 @@ class Artifact(Strict):
 
 
 class ResponseIdentity(Strict):
-    """The conversations that a response student is trained on: `sha256` is of the answered prompts that they are cut from."""
+    """The conversations that a response student is trained on: `sha256` is of the answered prompts that they are cut from.
+
+    `student` and `files` are the cache's keys of the student that is exported and of its GGUF files, `weights_sha256` of its
+    weights; None where no cell needs it.
+    """
 
     source: str
     examples: int
     sha256: str
     tokenizer_sha256: str
     conversations: str
+    student: str | None = None
+    files: str | None = None
+    weights_sha256: str | None = None
 
 
 class Prepared(Strict):
@@ -158,7 +165,7 @@ class Image(Strict):
         return sum(layer.compressed_bytes for layer in self.layers)
 
 
-CacheKind = Literal["teachers", "logits", "students", "exports", "examples", "conversations"]
+CacheKind = Literal["teachers", "logits", "students", "exports", "examples", "conversations", "language"]
 """What is made once and kept, a folder of the cache each."""
 
 

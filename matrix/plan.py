@@ -35,8 +35,13 @@ def _cells(variant: Variant, profile: Profile, target: Target) -> Iterator[Cell]
         yield Cell(**same, batch=trial.batch, length=trial.length, examples=trial.examples * trial.epochs)
     elif variant.suite in ANSWERING:
         yield Cell(**same, batch=variant.batch, examples=target.evaluation_examples)
-    elif variant.suite == "packaging":
+    elif variant.suite in ("response_quality", "packaging"):
         yield Cell(**same)
+    elif variant.suite == "generation":
+        language = profile.language
+        yield Cell(**same, mode="prefill", batch=1, length=language.prompt)
+        yield Cell(**same, mode="prefix", batch=1, length=language.prompt)
+        yield Cell(**same, mode="decode", batch=1, length=language.answer)
     elif target.serves_only:
         yield from _function_cells(same, profile, target)
     else:

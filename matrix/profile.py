@@ -5,13 +5,16 @@ Part of every number's identity: numbers of two profiles never meet.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from matrix.cell import ANSWERING, TRAINING, Cell, Suite
 from matrix.errors import UsageError
 from matrix.strict import Strict, parse_toml
+
+K_BLOCK: Final = 256
+"""Weights that a block of GGUF's K-quants holds (ggml's QK_K)."""
 
 
 class TeacherShape(Strict):
@@ -120,6 +123,36 @@ class Response(Strict):
         return self
 
 
+class Language(Strict):
+    """The response student that is trained here and exported as GGUF; `context` is the longest text that it is asked, in tokens.
+
+    Its speed is told for a `prompt` whose first `shared` tokens may be kept, and an `answer`, in tokens.
+    GGUF's K-quants pack blocks of 256 weights: a row of another length silently gets another type (llama.cpp), so `dim` and
+    `hidden` are multiples of it.
+    """
+
+    student: LlamaShape = LlamaShape(dim=256, heads=4, hidden=768)
+    context: int = Field(default=512, gt=0)
+    prompt: int = Field(default=256, gt=1)
+    shared: int = Field(default=240, gt=0)
+    answer: int = Field(default=64, gt=0)
+    epochs: int = Field(default=12, gt=0)
+    batch: int = Field(default=8, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
+    seed: int = 20_261_126
+
+    @model_validator(mode="after")
+    def _packs(self) -> Self:
+        if not self.shared < self.prompt <= self.context or self.answer >= self.context:
+            raise ValueError("a shared prefix is part of the prompt, and prompt and answer fit the context")
+        for name, size in (("dim", self.student.dim), ("hidden", self.student.hidden)):
+            if size % K_BLOCK:
+                raise ValueError(
+                    f"the student's {name} of {size} is no multiple of {K_BLOCK}, which GGUF's K-quants pack"
+                )
+        return self
+
+
 class Sampling(Strict):
     """When one cell's sampling stops. Widths are half-widths of the median's 95 % interval, relative to the median."""
 
@@ -152,6 +185,7 @@ class Profile(Strict):
     runtimes: tuple[str, ...] | None = None
     trial: Trial = Trial()
     response: Response = Response()
+    language: Language = Language()
     inference_threads: int = 1
     launch_timeout_s: float = 3_600
     prepare_timeout_s: float = 6 * 3_600
@@ -174,7 +208,7 @@ class Profile(Strict):
 
     def launches_of(self, cell: Cell) -> int:
         """How many launches run `cell`: outputs and an image repeat, so they need fewer than a time."""
-        repeats = cell.suite in ANSWERING or (cell.suite, cell.variant) == ("packaging", "image")
+        repeats = cell.suite in (*ANSWERING, "response_quality") or (cell.suite, cell.variant) == ("packaging", "image")
         return min(self.launches, self.quality_launches) if repeats else self.launches
 
 

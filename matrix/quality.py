@@ -61,15 +61,6 @@ def kl_divergences(reference: Floats, variant: Floats) -> Floats:
     return found
 
 
-def _bounded(
-    metric: str, interval: Callable[[float], stats.Interval | None], n: int, confidence: float, **notes: float
-) -> Iterator[Number]:
-    """A number with its two-sided 95 % interval and one-sided bounds at `confidence`; none where there is no interval."""
-    wide, narrow = interval(CONFIDENCE), interval(2 * confidence - 1)
-    if wide and narrow:
-        yield Number(metric, wide.value, wide.low, wide.high, narrow.low, narrow.high, confidence, n, notes)
-
-
 def _to_twelve_decimals(interval: stats.Interval | None) -> stats.Interval | None:
     """What every machine derives: numpy 2.4's exp and log end differently on AVX2 and AVX-512, by about 1e-16 of a mean KL.
 
@@ -79,9 +70,18 @@ def _to_twelve_decimals(interval: stats.Interval | None) -> stats.Interval | Non
     return interval and interval.map(lambda value: round(value, 12))
 
 
+def bounded(
+    metric: str, interval: Callable[[float], stats.Interval | None], n: int, confidence: float, **notes: float
+) -> Iterator[Number]:
+    """A number with its two-sided 95 % interval and one-sided bounds at `confidence`; none where there is no interval."""
+    wide, narrow = (_to_twelve_decimals(interval(level)) for level in (CONFIDENCE, 2 * confidence - 1))
+    if wide and narrow:
+        yield Number(metric, wide.value, wide.low, wide.high, narrow.low, narrow.high, confidence, n, notes)
+
+
 def share(metric: str, count: int, n: int, confidence: float) -> Iterator[Number]:
     """A proportion of examples with its exact interval and bounds."""
-    yield from _bounded(metric, lambda level: stats.proportion_interval(count, n, level), n, confidence)
+    yield from bounded(metric, lambda level: stats.proportion_interval(count, n, level), n, confidence)
 
 
 def numbers_of(evidence: Evidence, cell: Cell, confidence: float) -> Iterator[Number]:
@@ -101,13 +101,11 @@ def _against(ours: Outputs, theirs: Outputs, n: int, confidence: float) -> Itera
     """The paired comparison with the reference: how much is lost, how far distributions and answers move."""
     won, lost = int((ours.right & ~theirs.right).sum()), int((theirs.right & ~ours.right).sum())
     notes = {"won": won, "lost": lost, "mcnemar_p": stats.mcnemar_exact(lost, won)}
-    yield from _bounded(
+    yield from bounded(
         "accuracy_delta", lambda level: stats.tango_interval(won, lost, n, level), n, confidence, **notes
     )
     divergences = list(kl_divergences(theirs.logits, ours.logits))
-    yield from _bounded(
-        "mean_kl", lambda level: _to_twelve_decimals(stats.bounded_mean_interval(divergences, level)), n, confidence
-    )
+    yield from bounded("mean_kl", lambda level: stats.bounded_mean_interval(divergences, level), n, confidence)
     yield from share("flip_rate", int((ours.answers != theirs.answers).sum()), n, confidence)
     largest = float(np.abs(ours.logits - theirs.logits).max())
     yield Number("max_dlogit", largest, largest, largest, largest, largest, 1.0, n, {})

@@ -84,7 +84,8 @@ class Found:
     why: str
 
 
-_NOTHING: Final = Found("not measured", "no launch measured both")
+NOTHING: Final = Found("not measured", "no launch measured both")
+"""Of a step of which a side is missing."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _on_matrices(evidence: Evidence, lower: Cell, higher: Cell, metric: str) -> 
     mine, theirs = draws(evidence, lower, metric), draws(evidence, higher, metric)
     both = sorted(mine.keys() & theirs.keys())
     if not both:
-        return _NOTHING
+        return NOTHING
     less, more = sum(mine[name] < theirs[name] for name in both), sum(mine[name] > theirs[name] for name in both)
     if not less and not more:
         return Found("undecided", f"the same error in each of {len(both)} draws")
@@ -150,7 +151,7 @@ def _on_the_student(evidence: Evidence, lower: Cell, higher: Cell) -> Found:
     mine = _divergences(evidence, ours, lower) if ours else None
     other = _divergences(evidence, theirs, higher) if theirs else None
     if ours is None or theirs is None or mine is None or other is None:
-        return _NOTHING
+        return NOTHING
     n = len(ours.labels)
     if np.array_equal(ours.logits, theirs.logits):
         return Found("undecided", f"the same logits on each of {n:,} examples")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy import optimize
 from scipy import stats as distributions
 
@@ -210,6 +211,25 @@ def bounded_mean_interval(values: Sequence[float], confidence: float = 0.95) -> 
         return None
     middle = float(array.mean())
     half = float(distributions.norm.ppf((1 + confidence) / 2) * array.std(ddof=1) / math.sqrt(array.size))
+    return Interval(middle, middle - half, middle + half)
+
+
+def clustered_interval(
+    values: npt.NDArray[np.float64], clusters: npt.NDArray[np.int64], confidence: float = 0.95
+) -> Interval | None:
+    """t-interval of a mean over values of which those of one cluster are not independent; None for one cluster, or not finite.
+
+    The mean is a ratio of sums over clusters; its variance is that of the residuals (Cochran, Sampling Techniques, 3rd edition
+    1977, equation 6.13, without its correction for a finite population).
+    """
+    names, index = np.unique(clusters, return_inverse=True)
+    k = len(names)
+    if k < 2 or not np.isfinite(values).all():  # noqa: PLR2004 - one cluster has no spread
+        return None
+    sums, counts = np.bincount(index, weights=values), np.bincount(index)
+    middle = float(values.mean())
+    error = math.sqrt(k / (k - 1) * float(((sums - middle * counts) ** 2).sum())) / len(values)
+    half = float(distributions.t.ppf((1 + confidence) / 2, k - 1)) * error
     return Interval(middle, middle - half, middle + half)
 
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,12 @@ _REAL = Path(__file__).parent / "real"
 def _lacking() -> dict[str, str]:
     """What tests of each marker lack on this machine."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
-    found = {"browser": None if browser else "no Chromium here", "engine": engine.lacking("linux/amd64", gpu=False)}
+    llama = all(map(find_spec, ("llama_cpp", "gguf")))
+    found = {
+        "browser": None if browser else "no Chromium here",
+        "engine": engine.lacking("linux/amd64", gpu=False),
+        "llama": None if llama else "no llama-cpp-python here: `tox -x testenv:tests.extras+=llama` compiles it",
+    }
     return {marker: reason for marker, reason in found.items() if reason and marker not in REQUIRED}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from matrix import definitions
 from matrix.bundle import Source
-from matrix.cell import TRAINING, Suite
+from matrix.cell import LANGUAGE, TRAINING, Suite
 
 BEFORE = Source(version="0.1.0", commit="a" * 40, dirty=(), suite_sha256="s" * 64)
 
@@ -100,12 +100,14 @@ EXPORTED: tuple[Suite, ...] = ("export_accuracy", "inference_latency")
         ("matrix/workloads/distill/a_new_stack.py", TRAINING),
         (
             "matrix/workloads/mangaassist.toml",
-            TRAINING,
+            (*TRAINING, *LANGUAGE),
         ),  # what a student is trained on; an evaluation names its examples
         ("matrix/workloads/training.py", ("training_step",)),
         ("matrix/workloads/export/onnx_int8.py", EXPORTED),
         ("matrix/workloads/serve/openvino_cpu.py", EXPORTED),
         ("matrix/workloads/planted.py", ("quantization_schemes",)),
+        ("matrix/workloads/language/gguf.py", LANGUAGE),
+        ("matrix/workloads/language/generation.py", ("generation",)),
         ("suites/test_packaging.py", ("packaging",)),
         ("suites/pytest.ini", get_args(Suite)),
         ("suites/conftest.py", get_args(Suite)),
@@ -133,4 +135,4 @@ def test_what_only_prepares_and_what_commands_call_is_all_that_no_suite_reaches(
     left = {path.relative_to(workloads).as_posix() for path in workloads.rglob("*.py")} - {
         path.relative_to(workloads).as_posix() for path in reached if workloads in path.parents
     }
-    assert left == {"prepare.py"}
+    assert left == {"prepare.py", "language/making.py"}

@@ -12,7 +12,7 @@ from matrix.errors import UsageError
 from matrix.plan import cells_of_launch, make_plan
 from matrix.profile import Profile
 from matrix.schemes import PERPLEXITIES
-from matrix.workloads import distill, export, serve
+from matrix.workloads import distill, export, language, serve
 from tests.making import profiles, targets
 
 QUICK = profiles().of("quick")
@@ -38,7 +38,9 @@ def test_the_catalog_knows_what_is_built() -> None:
         "training_quality": stacks["intent"] - {"textbrewer_features"},
         "export_accuracy": set(export.formats()),
         "quantization_schemes": set(PERPLEXITIES),
+        "response_quality": {language.REFERENCE, *language.TYPES},
         "inference_latency": set(serve.SERVINGS),
+        "generation": set(language.TYPES),
     }
     assert all(reference in built[suite] for (suite, _), reference in REFERENCES.items())
     assert all(find_spec(f"matrix.workloads.distill.{name}") for names in stacks.values() for name in names)
@@ -103,7 +105,9 @@ def test_only_a_native_run_compiles() -> None:
         ("cpu-openvino", "quantization_schemes", "absmax", "asked for were training_step, export_accuracy"),
         ("lambda-x86", "quantization_schemes", "absmax", "nothing of a study ships"),
         ("mps", "quantization_schemes", "absmax", "a scheme's integers are the same on every device"),
-        ("cpu-openvino", "export_accuracy", "gguf_f16", "no export module is built yet"),
+        ("cpu-openvino", "response_quality", "gguf_f16", "the image has no llama.cpp"),
+        ("mps", "response_quality", "gguf_f16", "what a type loses does not depend on where it runs"),
+        ("lambda-x86", "generation", "gguf_q4_k_m", "too small for an 8B model"),
         ("cpu-openvino", "export_accuracy", "bitsandbytes_int8", "bitsandbytes is in no lock of this project"),
         ("cpu-openvino", "inference_latency", "torch_compiled", "the image has no compiler, which Inductor needs"),
         ("cuda-a100", "export_accuracy", "torch_int8", "torch.ao has no quantised kernels for a GPU"),

@@ -37,7 +37,12 @@ class _Variants:
         return (cell.suite, cell.variant) in self.variants
 
 
-_WHOLE: Final[dict[Suite, str]] = {"quantization_schemes": "study: INT8 schemes", "packaging": "packaging"}
+_WHOLE: Final[dict[Suite, str]] = {
+    "response_quality": "export: response student as GGUF",
+    "generation": "serve: response student by llama.cpp",
+    "quantization_schemes": "study: INT8 schemes",
+    "packaging": "packaging",
+}
 
 _STACKS: Final[dict[tuple[Suite, Workload], str]] = {
     ("training_step", "intent"): "train: a step of every stack",

@@ -24,6 +24,7 @@ from matrix.workloads import conversations, examples, export
 from matrix.workloads.cache import Cache, versions
 from matrix.workloads.data import Splits, load_splits
 from matrix.workloads.export import parity
+from matrix.workloads.language import making as language_student
 from matrix.workloads.models import build_teacher, check_vocabulary, load_model, load_tokenizer
 from matrix.workloads.progress import Tell, teller
 from matrix.workloads.serve import INPUTS, SERVINGS, runtime_of, torch_eager
@@ -243,13 +244,14 @@ class Preparation:
             conversations.write(out, tokenizer, conversations.cut(tokenizer, answered, shape))
 
         self.cache.keep(place, make)
-        return ResponseIdentity(
+        found = ResponseIdentity(
             source=source if source == conversations.EMBEDDED else Path(source).name,
             examples=len(answered),
             sha256=sha256,
             tokenizer_sha256=file_digest(place / "tokenizer.json"),
             conversations=key,
         )
+        return language_student.made(self.job, found, answered, self.cache, self.tell)
 
     def _teacher_identity(self) -> ModelIdentity:
         given = self.job.spec.teacher
