@@ -89,6 +89,7 @@ REFERENCES: Final[dict[tuple[Suite, Workload], str]] = {
     ("response_quality", "response"): "torch_fp32",
     ("inference_latency", "intent"): "torch_eager",
     ("generation", "response"): "gguf_f16",
+    ("concurrent_load", "intent"): "torch_eager",
 }
 """The variant that the others of a suite and workload are compared with, unless their work has its own."""
 
@@ -133,6 +134,10 @@ def _gguf(suite: Suite, elsewhere: str | None = None) -> Iterator[Variant]:
     for name, title in (("f16", "f16"), ("q8_0", "Q8_0"), ("q6_k", "Q6_K"), ("q4_k_m", "Q4_K_M")):
         titled = f"GGUF {title}"
         yield Variant(suite, "response", f"gguf_{name}", titled, devices=_CPU, elsewhere=elsewhere, barred=_NO_LLAMA)
+
+
+def _loaded(name: str, title: str, *, platforms: tuple[str, ...] = _EVERYWHERE) -> Variant:
+    return Variant("concurrent_load", "intent", name, title, devices=_CPU, platforms=platforms)
 
 
 def _unlocked_export(name: str, title: str, package: str) -> Variant:
@@ -260,6 +265,12 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     Variant("inference_latency", "intent", "torch_compiled", "PyTorch compiled", barred=_NO_COMPILER),
     Variant("inference_latency", "intent", "torch_int8", "PyTorch INT8", devices=_CPU),
     *_gguf("generation"),
+    _loaded("torch_eager", "PyTorch eager"),
+    _loaded("ort_fp32", "ONNX Runtime fp32"),
+    _loaded("ort_int8", "ONNX Runtime INT8"),
+    _loaded("ort_int8_fused", "ONNX Runtime INT8, fused"),
+    _loaded("openvino_fp32", "OpenVINO fp32", platforms=_X86),
+    _loaded("openvino_int8", "OpenVINO INT8", platforms=_X86),
     Variant(
         "packaging",
         "intent",
@@ -286,6 +297,7 @@ _SCHEMES: Final[tuple[Suite, ...]] = ("quantization_schemes",)
 _RESPONSES: Final[tuple[Suite, ...]] = ("response_quality",)
 _SERVING: Final[tuple[Suite, ...]] = ("inference_latency",)
 _GENERATION: Final[tuple[Suite, ...]] = ("generation",)
+_LOAD: Final[tuple[Suite, ...]] = ("concurrent_load",)
 _PACKAGING: Final[tuple[Suite, ...]] = ("packaging",)
 
 _METRICS: Final = (
@@ -312,9 +324,9 @@ _METRICS: Final = (
     Metric("cpu_energy_j", "energy of the CPU packages", "time", "J", _QUALITY),
     Metric("gpu_energy_j", "energy of the GPUs", "time", "J", _QUALITY),
     Metric("peak_bytes", "peak memory", "memory", "bytes", _TRAINING + _QUALITY + _SERVING),
-    Metric("p50_s", "p50", "time", "s", _SERVING),
-    Metric("p95_s", "p95", "time", "s", _SERVING),
-    Metric("p99_s", "p99", "time", "s", _SERVING),
+    Metric("p50_s", "p50", "time", "s", _SERVING + _LOAD),
+    Metric("p95_s", "p95", "time", "s", _SERVING + _LOAD),
+    Metric("p99_s", "p99", "time", "s", _SERVING + _LOAD),
     Metric("start_s", "start to first answer", "time", "s", _SERVING),
     Metric("import_s", "import", "time", "s", _SERVING + _PACKAGING),
     Metric("load_s", "load", "time", "s", _SERVING + _GENERATION),
@@ -323,6 +335,10 @@ _METRICS: Final = (
     Metric("first_token_s", "first token", "time", "s", _GENERATION),
     Metric("prefill_per_s", "tokens read a second", "throughput", "per_s", _GENERATION),
     Metric("decode_per_s", "tokens written a second", "throughput", "per_s", _GENERATION),
+    Metric("requests_per_s", "answers a second", "throughput", "per_s", _LOAD),
+    Metric("queued_s", "waiting, median", "time", "s", _LOAD),
+    Metric("error_share", "unanswered or wrong", "static", "share", _LOAD),
+    Metric("workers", "workers", "static", "", _LOAD),
     Metric("init_s", "init", "time", "s", _SERVING),
     Metric("create_s", "container start", "time", "s", _SERVING),
     Metric("cpu_call_s", "CPU a call", "time", "s", _SERVING),

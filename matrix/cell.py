@@ -14,6 +14,7 @@ Suite = Literal[
     "response_quality",
     "inference_latency",
     "generation",
+    "concurrent_load",
     "packaging",
 ]
 Workload = Literal["intent", "response"]
@@ -35,6 +36,8 @@ class Cell(Strict):
     """What is measured, apart from where. `length` is in tokens; "data" means each example's own.
 
     A generation reads a prompt from nothing ("prefill") or behind a kept prefix ("prefix"), or writes ("decode").
+    Under load one worker has every thread ("latency") or each thread is one ("throughput"); so many `clients` each wait for their
+    answer, or requests arrive at `load` percent of what the workers can answer.
 
     A function's cells say more: its memory (which sets its share of a CPU), whether its `init` ran at the full CPU or
     throttled, and the time from one call's start to the next (`every_ms`; 0 calls again at once, a closed loop).
@@ -46,18 +49,20 @@ class Cell(Strict):
     variant: str
     batch: int | None = None
     length: int | Literal["data"] | None = None
-    mode: Literal["warm", "cold", "prefill", "prefix", "decode"] | None = None
+    mode: Literal["warm", "cold", "prefill", "prefix", "decode", "latency", "throughput"] | None = None
     memory_mb: int | None = None
     init: Literal["full", "throttled"] | None = None
     every_ms: int | None = None
     examples: int | None = None
+    clients: int | None = None
+    load: int | None = None
 
     @property
     def parameters(self) -> dict[str, int | str]:
         """The parameters that this cell has, in the order of its identifier."""
         return {
             key: value
-            for key in ("mode", "batch", "length", "memory_mb", "init", "every_ms", "examples")
+            for key in ("mode", "batch", "length", "memory_mb", "init", "every_ms", "examples", "clients", "load")
             if (value := getattr(self, key)) is not None
         }
 

@@ -21,6 +21,7 @@ _COST: Final = {
     "response_quality": 10.0,
     "inference_latency": 1.3,
     "generation": 10.0,
+    "concurrent_load": 2.0,
     "packaging": 1.0,
 }
 """How long a cell takes beside another (seconds, profile quick, two cores): only the time left is guessed from it."""

@@ -117,8 +117,8 @@ def _of_launch(folder: Path, record: LaunchRecord) -> Iterator[Measured]:
 
 
 def _check_outputs(cells: list[CellEvidence], held: Arrays) -> None:
-    """Logits are examples x classes, of as many classes in a workload; labels are one an example."""
-    classes: dict[str, int] = {}
+    """Logits (and what else a suite keeps) are examples x columns, as many in a suite's cells; labels are one an example."""
+    classes: dict[tuple[str, str], int] = {}
     for one in cells:
         for name in filter(None, (one.outputs, one.labels)):
             if name not in held:
@@ -129,5 +129,5 @@ def _check_outputs(cells: list[CellEvidence], held: Arrays) -> None:
         whole = logits.ndim == 2 and 0 not in logits.shape and logits.dtype.kind == "f"  # noqa: PLR2004 - a table
         if not whole or labels.dtype.kind != "i" or labels.shape != logits.shape[:1]:
             raise DataError(f"the outputs of {one.cell.id} are no logits with a label each", remedy="measure again")
-        if classes.setdefault(one.cell.workload, logits.shape[1]) != logits.shape[1]:
+        if classes.setdefault((one.cell.suite, one.cell.workload), logits.shape[1]) != logits.shape[1]:
             raise DataError(f"the outputs of {one.cell.id} have other classes than its suite's", remedy="measure again")

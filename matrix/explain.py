@@ -9,6 +9,8 @@ import math
 import textwrap
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from matrix import trials
 from matrix.bundle import Evidence
 from matrix.catalog import METRICS
@@ -19,6 +21,8 @@ from matrix.number import CONFIDENCE, reference_of
 from matrix.policy import Policy
 from matrix.quality import outputs_of
 from matrix.ranks import upper_rank
+from matrix.responses import SUITE as RESPONSES
+from matrix.responses import told_by
 from matrix.units import DASH, show, show_interval
 from matrix.validity import STALE, isa_of
 from matrix.verdict import PRECEDENCE, Finding, GateResult, Judged, Reason, Verdict
@@ -106,6 +110,11 @@ def _pairs(one: Evidence, finding: Finding) -> Iterator[Step]:
 
 
 def _examples(one: Evidence, finding: Finding) -> Iterator[Step]:
+    tokens = told_by(one, finding.cell) if finding.cell.suite == RESPONSES else None
+    if tokens:
+        answers = len(np.unique(tokens.conversations))
+        yield "tokens", f"{len(tokens.log_q):,} of {answers:,} answers, instruction set {isa_of(one) or DASH}"
+        return
     ours, reference = outputs_of(one, finding.cell), reference_of(finding.cell, one.bundle.planned)
     if ours is None:
         yield "examples", "no launch kept its answers"

@@ -88,6 +88,14 @@ def _generation(cell: Cell, launches: Sequence[Measured], confidence: float) -> 
         yield over_launches("prefill_per_s", rates, 1)
 
 
+def _under_load(evidence: Evidence, launches: Sequence[Measured]) -> Iterator[Number]:
+    """Each launch's own quantiles: latencies of a queue are no independent samples, so no order statistic bounds them."""
+    told = [evidence.arrays[one.evidence.outputs].ravel() for one in launches if one.evidence.outputs]
+    for metric, q in QUANTILES.items():
+        if len(told) == len(launches):
+            yield over_launches(metric, [quantile(list(one), q) for one in told], min(map(len, told)))
+
+
 _TIMED: Final = {"training_step": _training, "inference_latency": _latency, "generation": _generation}
 
 
@@ -192,6 +200,8 @@ def _numbers(evidence: Evidence, cell: Cell, launches: Sequence[Measured], confi
         yield from quality.numbers_of(evidence, cell, confidence)
     elif cell.suite == responses.SUITE:
         yield from responses.numbers_of(evidence, cell, confidence)
+    elif cell.suite == "concurrent_load":
+        yield from _under_load(evidence, launches)
     elif cell.suite == "packaging":
         yield from _packaging(launches)
         return

@@ -207,5 +207,9 @@ def doubts_about(evidence: Evidence, cell: Cell, kind: Kind) -> Reasons:
     doubts = {index: doubts_of(one, records[index]) for index, one in launches.items()}
     counted, fatal = _merged(doubts, kind, len(launches))
     every = list(launches.values())
-    strays = [] if cell.suite == "training_quality" else _unstable(evidence, every)  # each launch's student is another
+    another = cell.suite in (
+        "training_quality",
+        "concurrent_load",
+    )  # each launch has a student, or latencies, of its own
+    strays = [] if another else _unstable(evidence, every)
     return (*_lost(evidence, cell, len(every)), *strays, *counted), tuple(fatal)

@@ -23,31 +23,58 @@ def _function_cells(same: dict[str, str], profile: Profile, target: Target) -> I
                     yield Cell(**same, mode="warm", batch=1, length=length, memory_mb=memory, every_ms=every)
 
 
+def _generation_cells(same: dict[str, str], profile: Profile) -> Iterator[Cell]:
+    """A prompt from nothing and behind a kept prefix, and an answer."""
+    language = profile.language
+    for mode in ("prefill", "prefix"):
+        yield Cell(**same, mode=mode, batch=1, length=language.prompt)
+    yield Cell(**same, mode="decode", batch=1, length=language.answer)
+
+
+def _loaded_cells(same: dict[str, str], profile: Profile) -> Iterator[Cell]:
+    """Clients that wait, by either kind of workers; arrivals that do not, by the workers that answer most."""
+    for mode in ("latency", "throughput"):
+        for clients in profile.clients:
+            yield Cell(**same, mode=mode, batch=1, length="data", clients=clients)
+    for load in profile.loads:
+        yield Cell(**same, mode="throughput", batch=1, length="data", load=load)
+
+
+def _latency_cells(same: dict[str, str], profile: Profile) -> Iterator[Cell]:
+    """Cold, and warm at each length."""
+    yield Cell(**same, mode="cold", batch=1, length="data")
+    for length in profile.latency_lengths:
+        yield Cell(**same, mode="warm", batch=1, length=length)
+
+
+def _training_cells(variant: Variant, same: dict[str, str], profile: Profile) -> Iterator[Cell]:
+    """A step of the workload's own batch and length, or a trial."""
+    if variant.suite == "training_quality":
+        trial = profile.trial
+        yield Cell(**same, batch=trial.batch, length=trial.length, examples=trial.examples * trial.epochs)
+    elif variant.workload == "response":
+        yield Cell(**same, batch=profile.response.batch, length=profile.response.length)
+    else:
+        yield Cell(**same, batch=profile.training_batch, length=profile.training_length)
+
+
 def _cells(variant: Variant, profile: Profile, target: Target) -> Iterator[Cell]:
     """The cells of one variant: its suite says which parameters vary."""
     same = {"suite": variant.suite, "workload": variant.workload, "variant": variant.name}
-    if variant.suite == "training_step":
-        own = variant.workload == "response"
-        batch = profile.response.batch if own else profile.training_batch
-        yield Cell(**same, batch=batch, length=profile.response.length if own else profile.training_length)
-    elif variant.suite == "training_quality":
-        trial = profile.trial
-        yield Cell(**same, batch=trial.batch, length=trial.length, examples=trial.examples * trial.epochs)
+    if _trains(variant):
+        yield from _training_cells(variant, same, profile)
     elif variant.suite in ANSWERING:
         yield Cell(**same, batch=variant.batch, examples=target.evaluation_examples)
     elif variant.suite in ("response_quality", "packaging"):
         yield Cell(**same)
     elif variant.suite == "generation":
-        language = profile.language
-        yield Cell(**same, mode="prefill", batch=1, length=language.prompt)
-        yield Cell(**same, mode="prefix", batch=1, length=language.prompt)
-        yield Cell(**same, mode="decode", batch=1, length=language.answer)
+        yield from _generation_cells(same, profile)
+    elif variant.suite == "concurrent_load":
+        yield from _loaded_cells(same, profile)
     elif target.serves_only:
         yield from _function_cells(same, profile, target)
     else:
-        yield Cell(**same, mode="cold", batch=1, length="data")
-        for length in profile.latency_lengths:
-            yield Cell(**same, mode="warm", batch=1, length=length)
+        yield from _latency_cells(same, profile)
 
 
 def _reason_for_function(variant: Variant, target: Target) -> str | None:
@@ -56,6 +83,8 @@ def _reason_for_function(variant: Variant, target: Target) -> str | None:
         return f"{target.title} serves and never trains: a function's time, memory and disk end long before an epoch"
     if variant.suite in STUDIES:
         return f"nothing of a study ships, and {target.title} only serves: the CPU targets hold it"
+    if variant.suite == "concurrent_load":
+        return "an instance of a function answers one call at a time: under load there are more of them"
     if variant.workload == "response":
         return f"{target.title} is too small for an 8B model"
     if "quality" in target.emulates and _is_timed(variant):

@@ -169,7 +169,8 @@ class Sampling(Strict):
 class Profile(Strict):
     """One named size of a run. `suites` are those that it plans.
 
-    `stacks` are the only ones that it trains with, `exports` and `runtimes` the only ones that it measures; None for all.
+    Under load a runtime has `clients` at once, then arrivals at `loads` percent of its capacity. `stacks` are the only ones that
+    it trains with, `exports` and `runtimes` the only ones that it measures; None for all.
     """
 
     name: str
@@ -187,6 +188,8 @@ class Profile(Strict):
     response: Response = Response()
     language: Language = Language()
     inference_threads: int = 1
+    clients: tuple[int, ...] = (1, 2, 4, 8)
+    loads: tuple[int, ...] = (50, 80)
     launch_timeout_s: float = 3_600
     prepare_timeout_s: float = 6 * 3_600
     recipe: Recipe
@@ -203,7 +206,11 @@ class Profile(Strict):
 
     def chosen(self, suite: Suite) -> tuple[str, ...] | None:
         """The only variants of a suite that the profile measures; None for all."""
-        chosen = {"export_accuracy": self.exports, "inference_latency": self.runtimes}
+        chosen = {
+            "export_accuracy": self.exports,
+            "inference_latency": self.runtimes,
+            "concurrent_load": self.runtimes,
+        }
         return self.stacks if suite in TRAINING else chosen.get(suite)
 
     def launches_of(self, cell: Cell) -> int:

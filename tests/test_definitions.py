@@ -90,7 +90,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-EXPORTED: tuple[Suite, ...] = ("export_accuracy", "inference_latency")
+EXPORTED: tuple[Suite, ...] = ("export_accuracy", "inference_latency", "concurrent_load")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ def test_the_catalog_knows_what_is_built() -> None:
     """A variant without a `missing` reason has a module, and each module is in the catalog."""
     built = {suite: {v.name for v in VARIANTS if v.suite == suite and v.missing is None} for suite, _ in REFERENCES}
     stacks = {workload: set(distill.stacks(workload)) for workload in ("intent", "response")}
+    loaded = built["concurrent_load"]
+    assert loaded < set(serve.SERVINGS)
     assert built == {
         "training_step": stacks["intent"] | stacks["response"],
         "training_quality": stacks["intent"] - {"textbrewer_features"},
@@ -41,6 +43,7 @@ def test_the_catalog_knows_what_is_built() -> None:
         "response_quality": {language.REFERENCE, *language.TYPES},
         "inference_latency": set(serve.SERVINGS),
         "generation": set(language.TYPES),
+        "concurrent_load": loaded,
     }
     assert all(reference in built[suite] for (suite, _), reference in REFERENCES.items())
     assert all(find_spec(f"matrix.workloads.distill.{name}") for names in stacks.values() for name in names)
@@ -108,6 +111,8 @@ def test_only_a_native_run_compiles() -> None:
         ("cpu-openvino", "response_quality", "gguf_f16", "the image has no llama.cpp"),
         ("mps", "response_quality", "gguf_f16", "what a type loses does not depend on where it runs"),
         ("lambda-x86", "generation", "gguf_q4_k_m", "too small for an 8B model"),
+        ("lambda-x86", "concurrent_load", "ort_int8", "an instance of a function answers one call at a time"),
+        ("cuda-a100", "concurrent_load", "torch_eager", "runs on the CPU"),
         ("cpu-openvino", "export_accuracy", "bitsandbytes_int8", "bitsandbytes is in no lock of this project"),
         ("cpu-openvino", "inference_latency", "torch_compiled", "the image has no compiler, which Inductor needs"),
         ("cuda-a100", "export_accuracy", "torch_int8", "torch.ao has no quantised kernels for a GPU"),

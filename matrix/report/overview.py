@@ -40,6 +40,7 @@ class _Variants:
 _WHOLE: Final[dict[Suite, str]] = {
     "response_quality": "export: response student as GGUF",
     "generation": "serve: response student by llama.cpp",
+    "concurrent_load": "serve: under load",
     "quantization_schemes": "study: INT8 schemes",
     "packaging": "packaging",
 }

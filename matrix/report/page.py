@@ -16,6 +16,7 @@ from matrix.report import (
     functions,
     generation,
     ledger,
+    loaded,
     overview,
     packaging,
     provenance,
@@ -112,6 +113,13 @@ def _suites(material: Material, evidence: Evidence, shown: Sequence[Suite]) -> l
             where,
             (generation.figure(evidence, numbers),),
             generation.tables(evidence, numbers),
+        ),
+        "concurrent_load": lambda: Section(
+            f"load-{name}",
+            f"Under load on {title}",
+            where,
+            (loaded.figure(evidence, numbers),),
+            loaded.tables(evidence, numbers),
         ),
         "packaging": lambda: Section(
             f"packaging-{name}",

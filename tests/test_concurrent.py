@@ -1,0 +1,130 @@
+"""Load is counted as it arrived: nobody's wait is hidden, no request is lost or asked twice, and an error is no answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from matrix.bundle import Evidence
+from matrix.cell import Cell
+from matrix.findings import findings_of
+from matrix.ranks import quantile
+from matrix.report import markdown, page
+from matrix.workloads.concurrent import Answered, arrivals, closed, latencies, opened, per_second
+from tests.making import evidence
+from tests.test_report import material
+
+Logits = npt.NDArray[np.float32]
+REQUESTS = [{"input_ids": np.array([[number]])} for number in range(3)]
+_SERVICE_S = 0.004
+
+
+def slow(inputs: Mapping[str, npt.NDArray[np.int64]]) -> Logits:
+    """A runtime that takes its time, and answers with what it was asked."""
+    time.sleep(_SERVICE_S)
+    return inputs["input_ids"].astype(np.float32)
+
+
+def torn(inputs: Mapping[str, npt.NDArray[np.int64]]) -> Logits:
+    """A runtime that cannot answer one of the requests."""
+    if inputs["input_ids"][0, 0] == 1:
+        raise RuntimeError("no memory")
+    return slow(inputs)
+
+
+@pytest.mark.parametrize(("clients", "workers"), [(1, 1), (5, 1), (3, 2), (1, 4)])
+def test_a_closed_loop_asks_each_request_once(clients: int, workers: int) -> None:
+    """In turn, whoever asks; every answer is that of its own request."""
+    found = closed([slow] * workers, REQUESTS, clients=clients, count=20)
+    assert sorted(one.request for one in found) == sorted(number % 3 for number in range(20))
+    assert all(one.answer is not None and one.answer[0, 0] == one.request for one in found)
+    assert all(one.due <= one.begun <= one.ended for one in found)
+
+
+def test_clients_that_wait_for_one_worker_wait_in_their_latency() -> None:
+    """Four clients and one worker: an answer takes four services from where its client stands; with four workers one."""
+    queued, served = (latencies(closed([slow] * workers, REQUESTS, clients=4, count=40)).mean() for workers in (1, 4))
+    assert queued > 2.5 * _SERVICE_S
+    assert queued > 1.5 * served
+
+
+def test_an_open_loops_latency_begins_when_a_request_was_due() -> None:
+    """All are due at once: the last waits for every one before it, though it was handed over the moment a worker was free."""
+    found = opened([slow], REQUESTS, np.zeros(10))
+    waits = sorted(one.ended - one.due for one in found)
+    assert waits[-1] >= 10 * _SERVICE_S
+    assert [one.begun >= one.due for one in found] == [True] * 10
+    assert max(one.ended - one.begun for one in found) < waits[-1]
+
+
+def test_an_open_loop_waits_for_nobody() -> None:
+    """Arrivals far apart are served one by one, each when it is due and not before."""
+    due = np.array([0.0, 0.05, 0.1])
+    found = sorted(opened([slow, slow], REQUESTS, due), key=lambda one: one.due)
+    assert [one.due - found[0].due for one in found] == pytest.approx(list(due))
+    assert all(one.begun >= one.due for one in found)
+
+
+def test_an_error_is_counted_and_has_no_latency_of_an_answer() -> None:
+    """A third of the requests raise: their answer is None, and the worker goes on."""
+    for found in (closed([torn], REQUESTS, clients=2, count=9), opened([torn], REQUESTS, np.zeros(9))):
+        assert sorted(one.request for one in found if one.answer is None) == [1, 1, 1]
+        assert len(found) == 9
+
+
+def test_arrivals_are_those_of_a_seeded_poisson_process() -> None:
+    """The same seed, the same arrivals; a thousand of them at a hundred a second take ten seconds, give or take."""
+    ours = arrivals(100.0, 1_000, 7)
+    assert np.array_equal(ours, arrivals(100.0, 1_000, 7))
+    assert not np.array_equal(ours, arrivals(100.0, 1_000, 8))
+    gaps = np.diff(ours)
+    assert (gaps > 0).all()
+    assert gaps.mean() == pytest.approx(0.01, rel=0.15)
+    assert gaps.std() == pytest.approx(0.01, rel=0.15)  # an exponential's deviation is its mean
+
+
+def test_a_rate_is_from_the_first_begin_to_the_last_end() -> None:
+    """Two answers in half a second; none is none."""
+    one = Answered(0, 0.0, 1.0, 1.2, None)
+    assert per_second([one, one._replace(begun=1.1, ended=1.5)]) == pytest.approx(4.0)
+    assert per_second([]) == 0.0
+
+
+LATENCIES = np.random.default_rng(1).exponential(0.004, (200, 1))
+
+
+def loaded() -> Evidence:
+    """A runtime with eight clients, and at four fifths of its capacity, three launches of latencies each."""
+    same = {"suite": "concurrent_load", "workload": "intent", "batch": 1, "length": "data", "mode": "throughput"}
+    clients, load = (Cell(**same, variant="ort_int8", **asked) for asked in ({"clients": 8}, {"load": 80}))
+    facts = {"requests_per_s": 500.0, "error_share": 0.0, "queued_s": 0.001, "workers": 2.0}
+    return evidence(
+        samples={clients: [[0.4]] * 3, load: [[0.5]] * 3},
+        outputs={clients: LATENCIES, load: 2 * LATENCIES},
+        labels=np.zeros(200, dtype=np.int64),
+        facts={clients: facts, load: facts},
+    )
+
+
+def test_quantiles_are_each_launchs_own() -> None:
+    """Their interval is over launches; latencies of a queue are not independent, and no order statistic bounds them."""
+    found = {(one.cell.clients, one.metric): one for one in findings_of(loaded())}
+    p95 = quantile(list(LATENCIES.ravel()), 0.95)
+    assert (found[8, "p95_s"].value, found[None, "p95_s"].value) == pytest.approx((p95, 2 * p95))
+    assert found[8, "requests_per_s"].value == 500.0
+    assert found[8, "error_share"].value == 0.0
+
+
+def test_the_report_tells_clients_and_arrivals_apart() -> None:
+    """A table each, with what was asked; the plot has those with most clients."""
+    made = page.build(material([loaded()]))
+    (section,) = [one for one in made.sections if one.id == "load-cpu-openvino"]
+    waiting, arriving = section.tables
+    assert [entry.text for entry in waiting.rows[0][:4]] == ["ONNX Runtime INT8", "one a thread", "8 clients", "500 /s"]
+    assert arriving.rows[0][2].text == "arrivals at 80 % of capacity"
+    assert "answers a second to 8 clients" in section.figures[0].svg
+    assert "coordinated omission" in markdown.render(made)
