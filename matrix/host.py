@@ -39,6 +39,8 @@ ISA_FLAGS = (
 PACKAGES = (
     "accelerate",
     "distill-matrix",
+    "gguf",
+    "llama-cpp-python",
     "nncf",
     "numpy",
     "onnx",
