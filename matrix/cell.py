@@ -25,8 +25,8 @@ TRAINING: Final[tuple[Suite, ...]] = ("training_step", "training_quality")
 ANSWERING: Final[tuple[Suite, ...]] = ("export_accuracy", "quantization_schemes")
 """The suites whose cells answer every evaluation example: their numbers are over examples, paired with the reference's."""
 
-LANGUAGE: Final[tuple[Suite, ...]] = ("response_quality", "generation")
-"""The suites that export and serve a trained response student."""
+LANGUAGE: Final[tuple[Suite, ...]] = ("response_quality", "generation", "concurrent_load")
+"""The suites whose cells of the response workload export and serve a trained student."""
 
 STUDIES: Final[tuple[Suite, ...]] = ("quantization_schemes",)
 """The suites of which nothing ships: they explain, and no gate may rest on them."""

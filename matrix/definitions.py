@@ -25,7 +25,9 @@ _CALLED_BY_NAME: Final[dict[Suite, tuple[str, ...]]] = {
     "training_quality": ("distill",),
     "export_accuracy": ("export", "serve"),
     "inference_latency": ("export", "serve"),
-    "concurrent_load": ("export", "serve"),
+    "response_quality": ("language",),
+    "generation": ("language",),
+    "concurrent_load": ("export", "serve", "language"),
 }
 """Packages of `workloads` of which a suite calls every module, by its name: no import statement tells that."""
 

@@ -32,12 +32,16 @@ def _generation_cells(same: dict[str, str], profile: Profile) -> Iterator[Cell]:
 
 
 def _loaded_cells(same: dict[str, str], profile: Profile) -> Iterator[Cell]:
-    """Clients that wait, by either kind of workers; arrivals that do not, by the workers that answer most."""
-    for mode in ("latency", "throughput"):
+    """Clients that wait, by either kind of workers; arrivals that do not, by the workers that answer most.
+
+    llama.cpp's server is one worker with every thread.
+    """
+    modes = ("latency",) if same["workload"] == "response" else ("latency", "throughput")
+    for mode in modes:
         for clients in profile.clients:
             yield Cell(**same, mode=mode, batch=1, length="data", clients=clients)
     for load in profile.loads:
-        yield Cell(**same, mode="throughput", batch=1, length="data", load=load)
+        yield Cell(**same, mode=modes[-1], batch=1, length="data", load=load)
 
 
 def _latency_cells(same: dict[str, str], profile: Profile) -> Iterator[Cell]:
@@ -131,7 +135,7 @@ def make_plan(name: str, target: Target, profile: Profile, executor: Executor | 
         reason = _reason_against(variant, target, executor or next(iter(target.executors), None))
         if reason is None and variant.suite not in profile.suites:
             reason = f"asked for were {', '.join(profile.suites)} only"
-        chosen = profile.chosen(variant.suite)
+        chosen = profile.chosen(variant.suite, variant.workload)
         if reason is None and chosen is not None and variant.name not in chosen:
             reason = f"the profile {profile.name} asks for {', '.join(chosen)} only"
         for cell in _cells(variant, profile, target):

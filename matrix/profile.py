@@ -9,7 +9,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from matrix.cell import ANSWERING, TRAINING, Cell, Suite
+from matrix.cell import ANSWERING, TRAINING, Cell, Suite, Workload
 from matrix.errors import UsageError
 from matrix.strict import Strict, parse_toml
 
@@ -204,14 +204,16 @@ class Profile(Strict):
         """This profile with fewer suites: each number means what it means with all of them."""
         return self.model_copy(update={"suites": suites})
 
-    def chosen(self, suite: Suite) -> tuple[str, ...] | None:
-        """The only variants of a suite that the profile measures; None for all."""
+    def chosen(self, suite: Suite, workload: Workload) -> tuple[str, ...] | None:
+        """The only variants of a suite and workload that the profile measures; None for all."""
+        if suite in TRAINING:
+            return self.stacks
         chosen = {
             "export_accuracy": self.exports,
             "inference_latency": self.runtimes,
             "concurrent_load": self.runtimes,
         }
-        return self.stacks if suite in TRAINING else chosen.get(suite)
+        return chosen.get(suite) if workload == "intent" else None
 
     def launches_of(self, cell: Cell) -> int:
         """How many launches run `cell`: outputs and an image repeat, so they need fewer than a time."""

@@ -107,7 +107,7 @@ EXPORTED: tuple[Suite, ...] = ("export_accuracy", "inference_latency", "concurre
         ("matrix/workloads/serve/openvino_cpu.py", EXPORTED),
         ("matrix/workloads/planted.py", ("quantization_schemes",)),
         ("matrix/workloads/language/gguf.py", LANGUAGE),
-        ("matrix/workloads/language/generation.py", ("generation",)),
+        ("matrix/workloads/replicas.py", ("concurrent_load",)),
         ("suites/test_packaging.py", ("packaging",)),
         ("suites/pytest.ini", get_args(Suite)),
         ("suites/conftest.py", get_args(Suite)),
@@ -135,4 +135,4 @@ def test_what_only_prepares_and_what_commands_call_is_all_that_no_suite_reaches(
     left = {path.relative_to(workloads).as_posix() for path in workloads.rglob("*.py")} - {
         path.relative_to(workloads).as_posix() for path in reached if workloads in path.parents
     }
-    assert left == {"prepare.py", "language/making.py"}
+    assert left == {"prepare.py"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from matrix.bundle import Evidence
@@ -15,6 +15,7 @@ from matrix.units import show
 
 SUITE: Final = "concurrent_load"
 _COLUMNS: Final = ("requests_per_s", "p50_s", "p95_s", "p99_s", "queued_s", "error_share")
+_STREAMED: Final = ("requests_per_s", "decode_per_s", "first_token_s", "p50_s", "p95_s", "p99_s", "error_share")
 _WORKERS: Final = {"latency": "one, with every thread", "throughput": "one a thread"}
 
 
@@ -33,38 +34,45 @@ def _asks(cell: Cell) -> str:
     return f"{cell.clients} client{'s' if cell.clients > 1 else ''}"
 
 
-def _table(identifier: str, title: str, lead: str, rows: tuple[tuple[Entry, ...], ...]) -> Table:
-    return Table(identifier, title, lead, ("Runtime", "Workers", "Load", *titles(_COLUMNS)), rows)
-
-
-def _rows(evidence: Evidence, numbers: Numbers, cells: Iterable[Cell]) -> tuple[tuple[Entry, ...], ...]:
-    def head(cell: Cell) -> list[Entry]:
-        return [name_of(cell), Entry(_WORKERS[cell.mode or "latency"]), Entry(_asks(cell))]
-
-    return rows_of(evidence, numbers, cells, head, _COLUMNS)
+_CLOSED: Final = (
+    "So many clients, each of which asks again when it has its answer; a latency begins when it asks. Quantiles are each launch's "
+    "own, intervals over launches: latencies of a queue are not independent. Clients run on the workers' cores."
+)
+_OPENED: Final = (
+    "Poisson arrivals at a share of what the same workers answered a moment before with their queue never empty. A latency "
+    "begins when a request was due, so that a stall is paid for by all requests that it delays (coordinated omission)."
+)
+_INTENT: Final = (
+    "One worker with every thread answers one request soonest, a worker a thread most of them (OpenVINO by its latency and "
+    "throughput hints)."
+)
+_RESPONSE: Final = (
+    "llama.cpp's OpenAI-compatible server answers one request at a time; answers are streamed, and end when the student ends "
+    "them. An answer's time is to its end."
+)
 
 
 def tables(evidence: Evidence, numbers: Numbers) -> tuple[Table, ...]:
-    """Clients that wait, and arrivals that do not; none without a row."""
+    """Clients that wait, and arrivals that do not: of the classifier's runtimes, then of llama.cpp's server; none without a row."""
     cells = _in_order(evidence)
-    count = evidence.bundle.profile.inference.max_rounds
-    closed = _table(
-        "clients",
-        "Clients that wait",
-        f"{count:,} requests of the data's own lengths, by so many clients, each of which asks again when it has its answer. "
-        "One worker with every thread answers one request soonest, a worker a thread most of them (OpenVINO by its latency and "
-        "throughput hints). A latency begins when a client asks. Quantiles are each launch's own, intervals over launches: "
-        "latencies of a queue are not independent. Clients run on the workers' cores.",
-        _rows(evidence, numbers, [cell for cell in cells if cell.clients is not None]),
-    )
-    opened = _table(
-        "arrivals",
-        "Arrivals that do not wait",
-        "Poisson arrivals at a share of what the same workers answered a moment before with their queue never empty. A latency "
-        "begins when a request was due, so that a stall is paid for by all requests that it delays (coordinated omission).",
-        _rows(evidence, numbers, [cell for cell in cells if cell.clients is None]),
-    )
-    return tuple(table for table in (closed, opened) if table.rows)
+    found = []
+    for workload, what, columns in (("intent", _INTENT, _COLUMNS), ("response", _RESPONSE, _STREAMED)):
+        ours = [cell for cell in cells if cell.workload == workload]
+        for waits, title, how in ((True, "Clients that wait", _CLOSED), (False, "Arrivals that do not wait", _OPENED)):
+            asked = [cell for cell in ours if (cell.clients is not None) == waits]
+            head = ("Runtime" if workload == "intent" else "File", "Workers", "Load", *titles(columns))
+            name = f"{'clients' if waits else 'arrivals'}-{workload}"
+            found.append(Table(name, title, f"{what} {how}", head, _rows(evidence, numbers, asked, columns)))
+    return tuple(table for table in found if table.rows)
+
+
+def _rows(
+    evidence: Evidence, numbers: Numbers, cells: Iterable[Cell], columns: Sequence[str]
+) -> tuple[tuple[Entry, ...], ...]:
+    def head(cell: Cell) -> list[Entry]:
+        return [name_of(cell), Entry(_WORKERS[cell.mode or "latency"]), Entry(_asks(cell))]
+
+    return rows_of(evidence, numbers, cells, head, columns)
 
 
 def figure(evidence: Evidence, numbers: Numbers) -> Figure:

@@ -55,7 +55,7 @@ def formats_of(job: Job) -> tuple[str, ...]:
     for cell in job.cells:
         if cell.suite == "export_accuracy":
             wanted.add(cell.variant)
-        elif cell.suite in ("inference_latency", "concurrent_load"):
+        elif cell.variant in SERVINGS and cell.suite in ("inference_latency", "concurrent_load"):
             wanted.add(SERVINGS[cell.variant].format)
     for name in reversed(export.formats()):
         if name in wanted:

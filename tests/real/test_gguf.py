@@ -12,15 +12,16 @@ from pydantic import ValidationError
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from matrix import ordering
-from matrix.cell import Cell
+from matrix.cell import LANGUAGE, Cell
 from matrix.errors import DataError, EvidenceError
 from matrix.findings import findings_of
 from matrix.profile import Language, LlamaShape
 from matrix.run import failures, run
 from matrix.store import load
 from matrix.workloads import conversations
+from matrix.workloads.concurrent import UnderLoad
 from matrix.workloads.conversations import ResponseExample
-from matrix.workloads.language import MODEL, PLAIN, REFERENCE, TYPES, Student, gguf, served, study
+from matrix.workloads.language import MODEL, PLAIN, REFERENCE, TYPES, Student, gguf, served, server, study
 from matrix.workloads.language.generation import Generation, prompts
 from matrix.workloads.language.student import HELD_OUT, halves, held_out, make
 from tests.real.conftest import Finished
@@ -241,9 +242,36 @@ def test_prompts_part_behind_their_shared_prefix(checkpoint: Path) -> None:
 
 
 @NEEDS_LLAMA
+def test_the_server_streams_what_it_streams_alone(made: Student) -> None:
+    """Four clients at one server: nobody's answer is cut off by another's request, and each is the one that it gave before."""
+    with server.service("gguf_q8_0", made, TINY, 1) as whole:
+        service = whole._replace(requests=whole.requests[:4])
+        cell = Cell(suite="concurrent_load", workload="response", variant="gguf_q8_0", mode="latency", clients=4)
+        load = UnderLoad(service, cell, count=12, seed=1)
+        answered = load.run()
+    assert len(load.right(answered)) == len(answered) == 12
+    assert all(0 < one.answer.first_s <= one.ended - one.begun for one in answered)
+    assert all(1 <= one.answer.pieces <= TINY.answer for one in answered)
+
+
+@NEEDS_LLAMA
+def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    """The end of what it said, in the error."""
+    (tmp_path / "spoilt.gguf").write_bytes(b"no model")
+    with (
+        pytest.raises(EvidenceError, match="did not answer") as refused,
+        server.running(tmp_path / "spoilt.gguf", threads=1, context=64),
+    ):
+        pass
+    assert "spoilt.gguf" in str(refused.value)
+
+
+@NEEDS_LLAMA
 def test_a_run_judges_and_times_every_file(finished: Finished) -> None:
     """Nothing is lost; the ordering is derived from the bundle, and every file has its rates."""
-    asked = request(finished.root, launches=2, suites=("response_quality", "generation"), language=TINY)
+    asked = request(
+        finished.root, launches=2, suites=LANGUAGE, language=TINY, runtimes=("ort_int8",), clients=(2,), loads=(60,)
+    )
     evidence = load(run(asked, targets(), Silent()))
     assert failures(evidence.bundle.launches) == 0
     found = {(one.cell.variant, one.cell.mode, one.metric): one.value for one in findings_of(evidence)}
@@ -254,4 +282,10 @@ def test_a_run_judges_and_times_every_file(finished: Finished) -> None:
         assert (found[name, "prefix", "first_token_s"] or 1.0) < (found[name, "prefill", "first_token_s"] or 0.0)
         assert (found[name, "decode", "decode_per_s"] or 0.0) > 0
         assert (found[name, "prefill", "artifact_bytes"]) == found[name, None, "artifact_bytes"]
+        if name in {"gguf_f16", "gguf_q4_k_m"}:
+            assert found[name, "latency", "error_share"] == 0.0
+            assert 0 < (found[name, "latency", "first_token_s"] or 0.0) <= (found[name, "latency", "p50_s"] or 0.0)
+    for mode in ("latency", "throughput"):
+        assert found["ort_int8", mode, "error_share"] == 0.0
+        assert (found["ort_int8", mode, "p50_s"] or 1.0) <= (found["ort_int8", mode, "p99_s"] or 0.0)
     assert HELD_OUT in {path.name for path in (finished.root / "cache" / "language").rglob("*")}

@@ -27,7 +27,7 @@ def made(
     Raises:
         DataError: there is too little to learn from, or the student cannot be written as GGUF.
     """
-    wanted = {cell.variant for cell in job.cells if cell.suite in LANGUAGE}
+    wanted = {cell.variant for cell in job.cells if cell.workload == "response" and cell.suite in LANGUAGE}
     if not wanted:
         return response
     recipe, above = job.profile.language, _HERE.parent
