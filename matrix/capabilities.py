@@ -46,7 +46,7 @@ class No(Strict):
 
 def rows(name: str) -> list[Variant]:
     """The catalog's built rows of a variant: a runtime and an export may share a name."""
-    suites = {"training_step", "export_accuracy", "inference_latency"}
+    suites = {"training_step", "export_accuracy", "inference_latency", "response_quality", "generation"}
     return [one for one in VARIANTS if one.name == name and one.suite in suites and one.missing is None]
 
 

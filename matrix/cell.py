@@ -18,6 +18,7 @@ Suite = Literal[
     "packaging",
 ]
 Workload = Literal["intent", "response"]
+Mode = Literal["warm", "cold", "prefill", "prefix", "decode", "latency", "throughput"]
 
 TRAINING: Final[tuple[Suite, ...]] = ("training_step", "training_quality")
 """The suites whose variants are training stacks."""
@@ -49,7 +50,7 @@ class Cell(Strict):
     variant: str
     batch: int | None = None
     length: int | Literal["data"] | None = None
-    mode: Literal["warm", "cold", "prefill", "prefix", "decode", "latency", "throughput"] | None = None
+    mode: Mode | None = None
     memory_mb: int | None = None
     init: Literal["full", "throttled"] | None = None
     every_ms: int | None = None

@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from matrix.catalog import METRICS
-from matrix.cell import Suite, Workload
+from matrix.cell import Mode, Suite, Workload
 from matrix.floors import Floor, Peak, seconds
 from matrix.profile import Profile
 from matrix.strict import Strict, parse_toml
@@ -29,10 +29,11 @@ class Place(Strict):
     metric: str
     batch: int | None = None
     length: int | Literal["data"] | None = None
-    mode: Literal["warm", "cold"] | None = None
+    mode: Mode | None = None
     memory_mb: int | None = None
     init: Literal["full", "throttled"] | None = None
     every_ms: int | None = None
+    clients: int | None = None
 
 
 class Estimate(Strict):
@@ -100,7 +101,7 @@ def parse_estimates(text: str, where: str = "estimates.toml") -> Estimates:
     return parse_toml(Estimates, text, where)
 
 
-_FREE = ("batch", "length", "mode", "memory_mb", "init", "every_ms")
+_FREE = ("batch", "length", "mode", "memory_mb", "init", "every_ms", "clients")
 
 
 def _names(place: Place, judged: Judged) -> bool:

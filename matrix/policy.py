@@ -79,7 +79,7 @@ class Signatures(Strict):
         return next((signed for pattern, signed in self.bundle.items() if fnmatchcase(target, pattern)), None)
 
 
-Parameter = Literal["mode", "batch", "length", "memory_mb", "init", "every_ms", "examples"]
+Parameter = Literal["mode", "batch", "length", "memory_mb", "init", "every_ms", "examples", "clients", "load"]
 """What a cell has beside its suite, workload and variant."""
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from matrix.capabilities import TITLES, No, Sized, Yes, rows
 from matrix.report.tables import Entry, Table
+from matrix.units import DASH
 
 _DEVICES: Final = {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS"}
 
@@ -28,7 +29,7 @@ def _row(sized: Sized) -> tuple[Entry, ...]:
     return (
         Entry(tool.name, tool.use),
         *(_answer(answer) for _, answer in tool.answers()),
-        Entry(size or "not built", f"the median of {len(lines)} modules" if len(lines) > 1 else ""),
+        Entry(size or (DASH if tool.by else "not built"), f"the median of {len(lines)} modules" if len(lines) > 1 else ""),
         Entry(_fit(tool.by) or "not built"),
         Entry(tool.released),
         Entry(tool.role),
