@@ -29,7 +29,9 @@ def _row(sized: Sized) -> tuple[Entry, ...]:
     return (
         Entry(tool.name, tool.use),
         *(_answer(answer) for _, answer in tool.answers()),
-        Entry(size or (DASH if tool.by else "not built"), f"the median of {len(lines)} modules" if len(lines) > 1 else ""),
+        Entry(
+            size or (DASH if tool.by else "not built"), f"the median of {len(lines)} modules" if len(lines) > 1 else ""
+        ),
         Entry(_fit(tool.by) or "not built"),
         Entry(tool.released),
         Entry(tool.role),
