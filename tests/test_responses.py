@@ -15,6 +15,7 @@ from matrix.cell import Cell
 from matrix.findings import findings_of
 from matrix.report import machine, markdown, page
 from matrix.responses import told_by
+from matrix.units import show
 from tests.making import evidence
 from tests.test_report import material
 
@@ -113,3 +114,34 @@ def test_the_report_has_the_losses_and_the_steps() -> None:
     assert "GGUF Q4_K_M loses more than GGUF Q6_K" in markdown.render(made)
     told = json.loads(machine.render(material([judged()])))
     assert any(one["metric"] == "token_kl" for one in told["numbers"])
+
+
+def generating(variant: str) -> dict[Cell, list[list[float]]]:
+    """Three launches of each kind of call: a prompt in 20 ms, behind a kept prefix in 2 ms, 64 tokens in 40 ms."""
+    same = {"suite": "generation", "workload": "response", "variant": variant, "batch": 1}
+    return {
+        Cell(**same, mode="prefill", length=256): [[0.020] * 9] * 3,
+        Cell(**same, mode="prefix", length=256): [[0.002] * 9] * 3,
+        Cell(**same, mode="decode", length=64): [[0.040] * 9] * 3,
+    }
+
+
+def test_rates_are_tokens_of_a_call_by_its_time() -> None:
+    """256 tokens in 20 ms are 12,800 a second; the first token comes with the call's end; a ratio is against f16's call."""
+    slower = {
+        cell: [[2 * value for value in launch] for launch in launches]
+        for cell, launches in generating("gguf_q8_0").items()
+    }
+    one = evidence(samples={**generating("gguf_f16"), **slower})
+    found = {(found.cell.variant, found.cell.mode, found.metric): found.value for found in findings_of(one)}
+    assert found["gguf_f16", "prefill", "prefill_per_s"] == pytest.approx(12_800)
+    assert found["gguf_f16", "prefill", "first_token_s"] == pytest.approx(0.020)
+    assert found["gguf_f16", "prefix", "first_token_s"] == pytest.approx(0.002)
+    assert ("gguf_f16", "prefix", "prefill_per_s") not in found
+    assert found["gguf_q8_0", "decode", "decode_per_s"] == pytest.approx(800)
+    assert found["gguf_q8_0", "decode", "ratio"] == pytest.approx(2)
+    (section,) = [part for part in page.build(material([one])).sections if part.id == "generation-cpu-openvino"]
+    (table,) = section.tables
+    told = [entry.text for entry in table.rows[1]][:6]
+    assert told == ["GGUF Q8_0", "6400 /s", "40.0 ms", "4.00 ms", "800 /s", show(2.0, "ratio")]
+    assert "a prompt of 256 tokens is read from nothing" in table.lead
