@@ -83,9 +83,9 @@ def _lost(one: Evidence, finding: Finding) -> Iterator[Step]:
 
 
 def _ranked(samples: list[float], finding: Finding) -> str:
-    """Which sample of a launch bounds a quantile; nothing for what is no quantile."""
+    """Which sample of a launch bounds a quantile; nothing for what is no quantile, or one under load, which none bounds."""
     q = QUANTILES.get(finding.metric)
-    if q is None:
+    if q is None or finding.cell.suite == "concurrent_load":
         return ""
     rank = upper_rank(len(samples), q, CONFIDENCE)
     if not rank:

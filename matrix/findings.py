@@ -7,7 +7,7 @@ of different launches are never pooled. A quality number's uncertainty is over e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -88,9 +88,14 @@ def _generation(cell: Cell, launches: Sequence[Measured], confidence: float) -> 
         yield over_launches("prefill_per_s", rates, 1)
 
 
+def _waited(evidence: Evidence, launches: Iterable[Measured]) -> list[Floats]:
+    """The latencies under load that each launch kept, seconds: its one sample is how long the whole block took."""
+    return [evidence.arrays[one.evidence.outputs].ravel() for one in launches if one.evidence.outputs]
+
+
 def _under_load(evidence: Evidence, launches: Sequence[Measured]) -> Iterator[Number]:
     """Each launch's own quantiles: latencies of a queue are no independent samples, so no order statistic bounds them."""
-    told = [evidence.arrays[one.evidence.outputs].ravel() for one in launches if one.evidence.outputs]
+    told = _waited(evidence, launches)
     for metric, q in QUANTILES.items():
         if len(told) == len(launches):
             yield over_launches(metric, [quantile(list(one), q) for one in told], min(map(len, told)))
@@ -102,7 +107,10 @@ _TIMED: Final = {"training_step": _training, "inference_latency": _latency, "gen
 def launch_values(evidence: Evidence, cell: Cell, metric: str) -> list[float]:
     """What each launch says of a metric of time or memory that is not a ratio: its quantile, its one sample, or its fact."""
     launches = evidence.launches_of(cell.id).values()
-    if metric in {*QUANTILES, "step_s", "first_token_s"}:
+    loaded = cell.suite == "concurrent_load"
+    if loaded and metric in QUANTILES:
+        return [quantile(list(one), QUANTILES[metric]) for one in _waited(evidence, launches)]
+    if not loaded and metric in {*QUANTILES, "step_s", "first_token_s"}:
         return [quantile(list(one.samples), QUANTILES.get(metric, 0.5)) for one in launches]
     if metric == "start_s":
         return [float(one.samples[0]) for one in launches]

@@ -11,11 +11,14 @@ import pytest
 
 from matrix.bundle import Evidence
 from matrix.cell import Cell
-from matrix.findings import findings_of
+from matrix.explain import explain
+from matrix.findings import findings_of, launch_values
 from matrix.ranks import quantile
 from matrix.report import markdown, page
+from matrix.units import show
 from matrix.workloads.concurrent import Answered, arrivals, closed, latencies, opened, per_second
-from tests.making import evidence
+from tests.making import case_of, evidence
+from tests.story import asked
 from tests.test_report import material
 
 Logits = npt.NDArray[np.float32]
@@ -117,6 +120,22 @@ def test_quantiles_are_each_launchs_own() -> None:
     assert (found[8, "p95_s"].value, found[None, "p95_s"].value) == pytest.approx((p95, 2 * p95))
     assert found[8, "requests_per_s"].value == 500.0
     assert found[8, "error_share"].value == 0.0
+
+
+def test_a_launch_says_its_latencies_and_never_how_long_its_block_took() -> None:
+    """To `matrix explain`, and to a comparison with another device: the blocks of 0.4 s hold 200 latencies each."""
+    one = loaded()
+    cell = next(cell for cell in one.bundle.planned if cell.clients == 8)
+    p95 = quantile(list(LATENCIES.ravel()), 0.95)
+    assert launch_values(one, cell, "p95_s") == pytest.approx([p95] * 3)
+    assert launch_values(one, cell, "requests_per_s") == [500.0] * 3
+    streamed = cell.model_copy(update={"workload": "response", "variant": "gguf_f16", "mode": "latency"})
+    server = evidence(samples={streamed: [[0.4]] * 3}, facts={streamed: {"first_token_s": 0.01}})
+    assert launch_values(server, streamed, "first_token_s") == [0.01] * 3
+    told = explain(case_of([one]), asked(), cell.id, metric="p95_s")
+    assert told.count(show(p95, "s")) >= 3
+    assert "400 ms" not in told
+    assert "binomial" not in told
 
 
 def test_the_report_tells_clients_and_arrivals_apart() -> None:
