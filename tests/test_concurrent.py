@@ -11,12 +11,23 @@ import pytest
 
 from matrix.bundle import Evidence
 from matrix.cell import Cell
+from matrix.errors import EvidenceError
 from matrix.explain import explain
 from matrix.findings import findings_of, launch_values
 from matrix.ranks import quantile
 from matrix.report import markdown, page
 from matrix.units import show
-from matrix.workloads.concurrent import Answered, arrivals, closed, latencies, opened, per_second
+from matrix.workloads.concurrent import (
+    Answered,
+    Service,
+    UnderLoad,
+    arrivals,
+    closed,
+    facts,
+    latencies,
+    opened,
+    per_second,
+)
 from tests.making import case_of, evidence
 from tests.story import asked
 from tests.test_report import material
@@ -97,6 +108,60 @@ def test_a_rate_is_from_the_first_begin_to_the_last_end() -> None:
     assert per_second([]) == 0.0
 
 
+class Moody:
+    """A runtime that answers request 1 as another one's, or not at all, from the second time on that it is asked."""
+
+    def __init__(self, *, raises: bool = False) -> None:
+        self.raises, self.asked = raises, 0
+
+    def __call__(self, inputs: Mapping[str, npt.NDArray[np.int64]]) -> Logits:
+        if inputs["input_ids"][0, 0] != 1:
+            return slow(inputs)
+        self.asked += 1
+        if self.raises and self.asked > 1:
+            raise RuntimeError("no memory")
+        return np.array([[1.0 if self.asked == 1 else 2.0]], dtype=np.float32)
+
+
+def asking(**load: int) -> Cell:
+    """A cell of this load."""
+    return Cell(suite="concurrent_load", workload="intent", variant="ort_int8", mode="latency", **load)
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_wrong_answer_is_as_much_an_error_as_none(*, raises: bool) -> None:
+    """A third of the requests: counted, in no latency, and in no rate."""
+    load = UnderLoad(Service([Moody(raises=raises)], REQUESTS, np.array_equal, 1), asking(clients=2), count=9, seed=1)
+    answered = load.run()
+    right = load.right(answered)
+    assert sorted(one.request for one in right) == [0, 0, 0, 2, 2, 2]
+    found = facts(answered, right)
+    assert found["error_share"] == pytest.approx(1 / 3)
+    assert found["requests_per_s"] == pytest.approx(per_second(right))
+    assert len(latencies(right)) == 6
+
+
+def test_capacity_counts_right_answers_only() -> None:
+    """An error takes no time: counted as an answer it would raise the rate of arrivals by half."""
+    load = UnderLoad(Service([Moody(raises=True)], REQUESTS, np.array_equal, 1), asking(load=50), count=36, seed=1)
+    assert 0 < load.capacity <= 1 / _SERVICE_S
+
+
+def test_arrivals_come_at_the_share_of_the_capacity_that_is_asked_for() -> None:
+    """To the last one as the seed says, whatever the service makes of them."""
+    load = UnderLoad(Service([slow], REQUESTS, np.array_equal, 1), asking(load=80), count=16, seed=5)
+    due = sorted(one.due for one in load.run())
+    assert np.diff(due) == pytest.approx(np.diff(arrivals(0.8 * load.capacity, 16, 5)), abs=1e-9)
+
+
+def test_what_never_answers_right_has_no_capacity_to_take_a_share_of() -> None:
+    """The error names the cell; no division by zero."""
+    load = UnderLoad(Service([Moody(raises=True)], REQUESTS[1:2], np.array_equal, 1), asking(load=50), count=8, seed=1)
+    with pytest.raises(EvidenceError, match="no request was answered as when it was alone") as refused:
+        load.run()
+    assert asking(load=50).id in str(refused.value)
+
+
 LATENCIES = np.random.default_rng(1).exponential(0.004, (200, 1))
 
 
@@ -104,12 +169,12 @@ def loaded() -> Evidence:
     """A runtime with eight clients, and at four fifths of its capacity, three launches of latencies each."""
     same = {"suite": "concurrent_load", "workload": "intent", "batch": 1, "length": "data", "mode": "throughput"}
     clients, load = (Cell(**same, variant="ort_int8", **asked) for asked in ({"clients": 8}, {"load": 80}))
-    facts = {"requests_per_s": 500.0, "error_share": 0.0, "queued_s": 0.001, "workers": 2.0}
+    told = {"requests_per_s": 500.0, "error_share": 0.0, "queued_s": 0.001, "workers": 2.0}
     return evidence(
         samples={clients: [[0.4]] * 3, load: [[0.5]] * 3},
         outputs={clients: LATENCIES, load: 2 * LATENCIES},
         labels=np.zeros(200, dtype=np.int64),
-        facts={clients: facts, load: facts},
+        facts={clients: told, load: told},
     )
 
 

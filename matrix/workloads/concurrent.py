@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matrix.cell import Cell
+from matrix.errors import EvidenceError
 from matrix.ranks import quantile
 
 _FULL: Final = 4
@@ -117,20 +118,33 @@ class Service(NamedTuple):
 
 
 class UnderLoad:
-    """A service, and the load that its cell asks for: `count` requests by clients, or at a share of what it can answer."""
+    """A service, and the load that its cell asks for: `count` requests by clients, or at a share of what it can answer.
+
+    `capacity` is what it answered a second, as it should be, while it got warm: in an open loop with its queue never empty.
+    """
 
     def __init__(self, service: Service, cell: Cell, *, count: int, seed: int) -> None:
         self._service, self._cell, self._count, self._seed = service, cell, count, seed
         self.alone = [service.workers[0](request) for request in service.requests]
         clients = cell.clients or _FULL * service.at_once
-        self._warm = closed(service.workers, service.requests, clients=clients, count=count // 4)
+        warm = closed(service.workers, service.requests, clients=clients, count=count // 4)
+        self.capacity = per_second(self.right(warm))
 
     def run(self) -> list[Answered]:
-        """Every request of the block."""
+        """Every request of the block.
+
+        Raises:
+            EvidenceError: arrivals are asked for at a share of a capacity that is none.
+        """
         workers, requests = self._service.workers, self._service.requests
         if self._cell.clients is not None:
             return closed(workers, requests, clients=self._cell.clients, count=self._count)
-        rate = (self._cell.load or 0) / 100 * per_second(self._warm)
+        if not self.capacity:
+            raise EvidenceError(
+                f"{self._cell.id}: under load no request was answered as when it was alone",
+                remedy="ask it by one client (clients=1), and see whether its answers are the same twice",
+            )
+        rate = (self._cell.load or 0) / 100 * self.capacity
         return opened(workers, requests, arrivals(rate, self._count, self._seed))
 
     def right(self, answered: Sequence[Answered]) -> list[Answered]:
