@@ -342,6 +342,7 @@ _METRICS: Final = (
     Metric("prefill_per_s", "tokens read a second", "throughput", "per_s", _GENERATION),
     Metric("decode_per_s", "tokens written a second", "throughput", "per_s", _GENERATION + _LOAD),
     Metric("requests_per_s", "answers a second", "throughput", "per_s", _LOAD),
+    Metric("capacity_per_s", "capacity, answers a second", "throughput", "per_s", _LOAD),
     Metric("queued_s", "waiting, median", "time", "s", _LOAD),
     Metric("error_share", "unanswered or wrong", "static", "share", _LOAD),
     Metric("workers", "workers", "static", "", _LOAD),

@@ -112,6 +112,8 @@ def launch_values(evidence: Evidence, cell: Cell, metric: str) -> list[float]:
         return [quantile(list(one), QUANTILES[metric]) for one in _waited(evidence, launches)]
     if not loaded and metric in {*QUANTILES, "step_s", "first_token_s"}:
         return [quantile(list(one.samples), QUANTILES.get(metric, 0.5)) for one in launches]
+    if not loaded and metric in {"prefill_per_s", "decode_per_s"}:
+        return [float(cell.length or 0) / quantile(list(one.samples), 0.5) for one in launches]
     if metric == "start_s":
         return [float(one.samples[0]) for one in launches]
     return [one.evidence.facts[metric] for one in launches if metric in one.evidence.facts]

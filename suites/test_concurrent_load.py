@@ -16,7 +16,7 @@ def measured(service, cell, launch, measure, count):
     right = load.right(answered)
     assert right, "no request was answered as it should be"
     measure.facts(**facts(answered, right))
-    measure.facts(workers=service.at_once)
+    measure.facts(workers=service.at_once, capacity_per_s=load.capacity if cell.load else None)
     measure.keep("outputs", latencies(right)[:, None])
     measure.keep("labels", np.array([one.request for one in right], dtype=np.int64))
     return right

@@ -60,10 +60,8 @@ def test_a_closed_loop_asks_each_request_once(clients: int, workers: int) -> Non
 
 
 def test_clients_that_wait_for_one_worker_wait_in_their_latency() -> None:
-    """Four clients and one worker: an answer takes four services from where its client stands; with four workers one."""
-    queued, served = (latencies(closed([slow] * workers, REQUESTS, clients=4, count=40)).mean() for workers in (1, 4))
-    assert queued > 2.5 * _SERVICE_S
-    assert queued > 1.5 * served
+    """Four clients and one worker: an answer takes four services from where its client stands."""
+    assert latencies(closed([slow], REQUESTS, clients=4, count=40)).mean() > 2.5 * _SERVICE_S
 
 
 def test_an_open_loops_latency_begins_when_a_request_was_due() -> None:
@@ -115,6 +113,7 @@ class Moody:
         self.raises, self.asked = raises, 0
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[np.int64]]) -> Logits:
+        """The inputs as logits, but for request 1."""
         if inputs["input_ids"][0, 0] != 1:
             return slow(inputs)
         self.asked += 1

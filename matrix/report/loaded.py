@@ -56,10 +56,11 @@ def tables(evidence: Evidence, numbers: Numbers) -> tuple[Table, ...]:
     """Clients that wait, and arrivals that do not: of the classifier's runtimes, then of llama.cpp's server; none without a row."""
     cells = _in_order(evidence)
     found = []
-    for workload, what, columns in (("intent", _INTENT, _COLUMNS), ("response", _RESPONSE, _STREAMED)):
+    for workload, what, told in (("intent", _INTENT, _COLUMNS), ("response", _RESPONSE, _STREAMED)):
         ours = [cell for cell in cells if cell.workload == workload]
         for waits, title, how in ((True, "Clients that wait", _CLOSED), (False, "Arrivals that do not wait", _OPENED)):
             asked = [cell for cell in ours if (cell.clients is not None) == waits]
+            columns = told if waits else ("capacity_per_s", *told)
             head = ("Runtime" if workload == "intent" else "File", "Workers", "Load", *titles(columns))
             name = f"{'clients' if waits else 'arrivals'}-{workload}"
             found.append(Table(name, title, f"{what} {how}", head, _rows(evidence, numbers, asked, columns)))
@@ -76,14 +77,15 @@ def _rows(
 
 
 def figure(evidence: Evidence, numbers: Numbers) -> Figure:
-    """Answers a second of each runtime with as many clients as are asked at most."""
+    """Answers a second of each runtime with as many clients as are asked at most; a server's few would lie on the axis' zero."""
     rows: list[Row] = []
     most = max((cell.clients or 0 for cell in cells_of(evidence, SUITE)), default=0)
     for mode, workers in _WORKERS.items():
         found = [
             row_of(name_of(cell).text, judged, ())
             for cell in _in_order(evidence)
-            if (cell.mode, cell.clients) == (mode, most) and (judged := numbers.get((cell.id, "requests_per_s")))
+            if (cell.workload, cell.mode, cell.clients) == ("intent", mode, most)
+            and (judged := numbers.get((cell.id, "requests_per_s")))
         ]
         rows += [Row(f"workers: {workers}"), *found] if found else []
     axis = Axis(f"answers a second to {most} clients", lambda value: show(value, "per_s"))
