@@ -31,8 +31,8 @@ pytestmark = pytest.mark.frameworks
 NEEDS_LLAMA = pytest.mark.llama
 
 TINY = Language(
-    student=LlamaShape(layers=2, dim=256, heads=4, hidden=256, vocabulary=1_200),
-    context=128,
+    student=LlamaShape(layers=2, dim=256, heads=4, hidden=256, vocabulary=2_000),
+    context=256,
     prompt=64,
     shared=48,
     answer=8,
