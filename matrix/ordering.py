@@ -15,7 +15,8 @@ from matrix.bundle import Evidence
 from matrix.catalog import METRICS
 from matrix.cell import Cell
 from matrix.number import CONFIDENCE
-from matrix.responses import SUITE, Floats, Told, told_by
+from matrix.quality import Floats
+from matrix.responses import SUITE, Told, told_by
 from matrix.schemes import NOTHING, Found
 from matrix.units import show, show_interval
 

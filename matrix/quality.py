@@ -37,15 +37,21 @@ class Outputs:
         return answers
 
 
-def outputs_of(evidence: Evidence, cell: Cell) -> Outputs | None:
-    """What the first launch that ran `cell` answered; None where no launch did."""
+def kept(evidence: Evidence, cell: Cell) -> tuple[Floats, npt.NDArray[np.int64]] | None:
+    """Outputs and labels of the first launch that ran `cell`; None where no launch did, or it kept none."""
     launches = evidence.launches_of(cell.id)
     if not launches:
         return None
     first = launches[min(launches)].evidence
     if first.outputs is None or first.labels is None:
         return None
-    return Outputs(evidence.arrays[first.outputs].astype(np.float64), evidence.arrays[first.labels])
+    return evidence.arrays[first.outputs].astype(np.float64), evidence.arrays[first.labels]
+
+
+def outputs_of(evidence: Evidence, cell: Cell) -> Outputs | None:
+    """What the first launch that ran `cell` answered; None where no launch did."""
+    found = kept(evidence, cell)
+    return Outputs(*found) if found else None
 
 
 def _log_softmax(logits: Floats) -> Floats:

@@ -19,10 +19,9 @@ from matrix import stats
 from matrix.bundle import Evidence
 from matrix.cell import Cell
 from matrix.number import Number, reference_of
-from matrix.quality import bounded
+from matrix.quality import Floats, bounded, kept
 
 SUITE: Final = "response_quality"
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,11 @@ class Told:
 
 def told_by(evidence: Evidence, cell: Cell) -> Told | None:
     """What the first launch that ran `cell` found; None where no launch did."""
-    launches = evidence.launches_of(cell.id)
-    if not launches:
+    found = kept(evidence, cell)
+    if found is None:
         return None
-    first = launches[min(launches)].evidence
-    if first.outputs is None or first.labels is None:
-        return None
-    log_q, log_p, divergence, same = evidence.arrays[first.outputs].astype(np.float64).T
-    return Told(log_q, log_p, divergence, same, evidence.arrays[first.labels])
+    log_q, log_p, divergence, same = found[0].T
+    return Told(log_q, log_p, divergence, same, found[1])
 
 
 def _same_top(told: Told, confidence: float) -> stats.Interval | None:
