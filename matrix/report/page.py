@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from matrix.bundle import Evidence
 from matrix.cell import Suite
@@ -57,6 +58,16 @@ class Page:
     sections: tuple[Section, ...]
 
 
+class _View(Protocol):
+    """A module that draws one suite of a bundle."""
+
+    def figure(self, evidence: Evidence, numbers: Numbers) -> Figure:
+        """Its plot."""
+
+    def tables(self, evidence: Evidence, numbers: Numbers) -> tuple[Table, ...]:
+        """Its tables."""
+
+
 def _suites(material: Material, evidence: Evidence, shown: Sequence[Suite]) -> list[Section]:
     """Suites of one bundle: those that it is shown for."""
     numbers = material.of(evidence)
@@ -64,6 +75,12 @@ def _suites(material: Material, evidence: Evidence, shown: Sequence[Suite]) -> l
     profile = evidence.bundle.profile.name
     where = f"{title}, profile {profile}, bundle {evidence.name}, {evidence.bundle.executor}."
     where = f"{where} {ledger.unaccepted(material, evidence)}".rstrip()
+
+    def drawn(prefix: str, heading: str, view: _View) -> Section:
+        """A section of one figure and its tables."""
+        figure, told = view.figure(evidence, numbers), view.tables(evidence, numbers)
+        return Section(f"{prefix}-{name}", f"{heading} on {title}", where, (figure,), told)
+
     parts: dict[Suite, Callable[[], Section]] = {
         "training_step": lambda: Section(
             f"training-{name}",
@@ -86,20 +103,8 @@ def _suites(material: Material, evidence: Evidence, shown: Sequence[Suite]) -> l
             (figures.exports(evidence, numbers, material.policy),),
             (tables.exports(evidence, numbers),),
         ),
-        "quantization_schemes": lambda: Section(
-            f"schemes-{name}",
-            f"{schemes.TITLE} on {title}",
-            where,
-            (schemes.figure(evidence, numbers),),
-            schemes.tables(evidence, numbers),
-        ),
-        "response_quality": lambda: Section(
-            f"responses-{name}",
-            f"Response quality on {title}",
-            where,
-            (responses.figure(evidence, numbers),),
-            responses.tables(evidence, numbers),
-        ),
+        "quantization_schemes": lambda: drawn("schemes", schemes.TITLE, schemes),
+        "response_quality": lambda: drawn("responses", "Response quality", responses),
         "inference_latency": lambda: Section(
             f"latency-{name}",
             f"Inference latency on {title}",
@@ -107,20 +112,8 @@ def _suites(material: Material, evidence: Evidence, shown: Sequence[Suite]) -> l
             (figures.latency(evidence, numbers),),
             _latencies(evidence, numbers),
         ),
-        "generation": lambda: Section(
-            f"generation-{name}",
-            f"Generation on {title}",
-            where,
-            (generation.figure(evidence, numbers),),
-            generation.tables(evidence, numbers),
-        ),
-        "concurrent_load": lambda: Section(
-            f"load-{name}",
-            f"Under load on {title}",
-            where,
-            (loaded.figure(evidence, numbers),),
-            loaded.tables(evidence, numbers),
-        ),
+        "generation": lambda: drawn("generation", "Generation", generation),
+        "concurrent_load": lambda: drawn("load", "Under load", loaded),
         "packaging": lambda: Section(
             f"packaging-{name}",
             f"Packaging of {title}",
