@@ -11,7 +11,7 @@ from matrix.cell import Cell
 from matrix.workloads import serve, serving
 from matrix.workloads.concurrent import Service
 from matrix.workloads.launch import Launch
-from matrix.workloads.serve import Inputs, Predict
+from matrix.workloads.serve import Predict
 
 Float = npt.NDArray[np.float32]
 
@@ -19,34 +19,15 @@ _ALIKE: Final = 1e-4
 """How far a logit may be from the runtime's own answer when it was alone, relative to the largest."""
 
 
-def _streams(launch: Launch, variant: str, threads: int) -> list[Predict]:
-    """Requests of one OpenVINO model under its throughput hint, a stream each."""
-    import openvino  # noqa: PLC0415 - no other worker needs it, and not every platform has it
-
-    config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    model = launch.artifact(serve.SERVINGS[variant].format)
-    compiled = openvino.Core().compile_model(str(model), "CPU", config)
-    names = [port.any_name for port in compiled.inputs]
-
-    def stream() -> Predict:
-        request = compiled.create_infer_request()
-
-        def predict(inputs: Inputs) -> Float:
-            request.infer({name: inputs[name] for name in names}, share_inputs=True)
-            logits: Float = request.get_output_tensor(0).data.copy()
-            return logits
-
-        return predict
-
-    return [stream() for _ in range(int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))]
-
-
 def workers_of(cell: Cell, launch: Launch, threads: int) -> list[Predict]:
     """One worker with every thread ("latency"), or one a thread ("throughput", which OpenVINO has a hint for)."""
     if cell.mode == "latency":
         return [serving.load(cell.variant, launch, device="cpu", threads=threads)]
-    if serve.SERVINGS[cell.variant].module == "openvino_cpu":
-        return _streams(launch, cell.variant, threads)
+    served = serve.SERVINGS[cell.variant]
+    if served.module == "openvino_cpu":
+        from matrix.workloads.serve import openvino_cpu  # noqa: PLC0415 - no other worker needs it, and not every platform has it
+
+        return openvino_cpu.streams(launch.artifact(served.format), threads=threads)
     return [serving.load(cell.variant, launch, device="cpu", threads=1) for _ in range(threads)]
 
 
