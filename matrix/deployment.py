@@ -17,6 +17,7 @@ from matrix import stats
 from matrix.strict import Strict, parse_toml
 from matrix.verdict import Judged
 
+_SUITES: Final = ("inference_latency", "concurrent_load")
 _DAY_S: Final = 86_400.0
 _QUANTILE: Final = 0.95
 _TAIL: Final = 0.99
@@ -47,7 +48,7 @@ class Assumptions(Strict):
 
 
 class Service(Strict):
-    """Tasks that are always warm: each serves one call at a time by `variant`, as fast as `target` was measured."""
+    """Tasks that are always warm: each serves one call at a time by `variant`, as fast as a worker of `target` was measured."""
 
     title: str
     target: str
@@ -177,8 +178,9 @@ class _Measured:
         self._held = [
             one
             for one in judged
-            if (one.finding.target, one.finding.cell.suite, one.finding.cell.variant, one.finding.cell.memory_mb)
-            == (option.target, "inference_latency", option.variant, memory)
+            if (one.finding.target, one.finding.cell.variant, one.finding.cell.memory_mb)
+            == (option.target, option.variant, memory)
+            and one.finding.cell.suite in _SUITES
             and one.finding.value is not None
             and one.state.validity != "invalid"
             and not one.state.revoked
@@ -202,6 +204,20 @@ class _Measured:
         worst, judged = max(known, key=lambda pair: pair[0])
         self.used.append(judged)
         return worst
+
+    def busy_s(self) -> float | None:
+        """Seconds that a worker takes for an answer while each of them has one to give; None where no load was measured.
+
+        By the lower bound of their answers a second with the most clients: several workers share caches, memory and clock.
+        """
+        throughput = [one for one in self._held if one.finding.cell.mode == "throughput" and one.finding.cell.clients]
+        most = max((one.finding.cell.clients or 0 for one in throughput), default=0)
+        newest = {one.finding.metric: one for one in throughput if one.finding.cell.clients == most}
+        answers, workers = newest.get("requests_per_s"), newest.get("workers")
+        if not answers or not workers or not answers.finding.bound_low:
+            return None
+        self.used.append(answers)
+        return (workers.finding.value or 1) / answers.finding.bound_low
 
 
 def _unmeasured(option: Service, measured: _Measured) -> Offer:
@@ -279,11 +295,14 @@ def _service(option: Service, price: Price, assume: Assumptions, traffic: Traffi
 
     Requests are spread at random, one call at a time in each task: the wait is that of M/M/1, P(W > t) = r exp(-(1 - r) t / d)
     for a utilisation r and calls of d seconds, which is pessimistic where calls are as even as a classifier's; its 95th
-    percentile is added to that of a call.
+    percentile is added to that of a call. A call is as long as one that is alone, or as one of a worker among busy ones where
+    that is measured and longer.
     """
     call, p95 = measured.high("p50_s", mode="warm"), measured.high("p95_s", mode="warm")
     if measured.missing:
         return _unmeasured(option, measured)
+    busy = measured.busy_s() or call
+    call, p95 = max(call, busy), p95 + max(0.0, busy - call)
     tasks = max(assume.tasks, math.ceil(traffic.peak_per_s * call / assume.utilisation))
     used = traffic.peak_per_s * call / tasks
     wait = max(0.0, call * math.log(used / (1 - _QUANTILE)) / (1 - used))

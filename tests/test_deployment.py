@@ -64,6 +64,19 @@ def test_a_service_has_at_least_two_tasks() -> None:
     assert (found.instances, found.p95_s) == (2, 0.010)
 
 
+def test_a_task_is_as_fast_as_a_worker_among_busy_ones() -> None:
+    """Two workers that answer 125 a second take 16 ms each, not 10: six tasks, and a p95 that is 6 ms and a longer wait later."""
+    clients = {"suite": "concurrent_load", "mode": "throughput"}
+    few, many = (WARM.model_copy(update={**clients, "clients": count}) for count in (1, 8))
+    facts = {few: {"workers": 2.0, "requests_per_s": 50.0}, many: {"workers": 2.0, "requests_per_s": 125.0}}
+    loaded = evidence(samples={WARM: [[0.010] * 100] * 5, few: [[1.0]] * 5, many: [[1.0]] * 5}, facts=facts)
+    found = offer(chosen([loaded], traffic(mean_per_s=20.0, peak_per_s=200.0)), "service, ONNX")
+    assert found.instances == math.ceil(200 * 0.016 / 0.6) == 6
+    used = 200 * 0.016 / 6
+    assert found.p95_s == pytest.approx(0.016 + 0.016 * math.log(used / 0.05) / (1 - used))
+    assert {one.finding.metric for one in found.rests_on} == {"p50_s", "p95_s", "requests_per_s"}
+
+
 def test_a_function_is_billed_by_the_call_its_memory_and_its_inits() -> None:
     """By the slower way of calling, rounded up to a millisecond; without gaps or bursts nothing starts cold."""
     found = offer(chosen([function()], traffic()), "Lambda, 1024")

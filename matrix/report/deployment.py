@@ -83,13 +83,18 @@ def _assumptions(deployment: Deployment) -> Table:
             "one may fail; all month, sized for the peak: no autoscaling",
         ),
         ("a task's vCPU", "the measured host's", "one pinned thread of it; another CPU asks for another bundle"),
+        (
+            "a busy task's call",
+            "as measured",
+            "with the most clients and a worker a thread (concurrent_load), where that is longer than alone; p95 by as much",
+        ),
         ("at the beginning of a burst", "all cold", "each request starts an instance until the first new one is warm"),
         (
             "a cold start",
             "as measured",
             "with this engine's container start for the service's own, and files in the page cache",
         ),
-        ("a request", "one example", "batch 1, at the data's own lengths, one call at a time"),
+        ("a request", "one example", "batch 1, at the data's own lengths, one call at a time in each task"),
     ]
     prices = [
         (
