@@ -101,9 +101,9 @@ _X86: Final = ("linux/amd64",)
 _EVERYWHERE: Final = ("linux/amd64", "linux/arm64", "darwin/arm64")
 _CPU: Final = ("cpu",)
 _EXACT: Final = "a scheme's integers are the same on every device: the CPU targets hold them"
-_UNLOCKED: Final = (
-    "{} is in no lock of this project (images/*/requirements.txt): torch_int8 is what PyTorch itself brings"
-)
+_UNLOCKED: Final = "{} is in no lock of this project (images/*/requirements.txt): {}"
+_TORCHAO: Final = "on a CPU torchao 0.18 multiplies in fp32 unless Inductor compiles it, and images have no compiler"
+_BITSANDBYTES: Final = "on a CPU bitsandbytes 0.50 multiplies in fp32; quantization_schemes judges what it computes"
 _NO_IMAGE: Final[tuple[Executor, str]] = ("native", "ran natively, without an image")
 _NO_COMPILER: Final[tuple[Executor, str]] = (
     "docker",
@@ -145,8 +145,8 @@ def _loaded(name: str, title: str, *, platforms: tuple[str, ...] = _EVERYWHERE) 
     return Variant("concurrent_load", "intent", name, title, devices=_CPU, platforms=platforms)
 
 
-def _unlocked_export(name: str, title: str, package: str) -> Variant:
-    return Variant("export_accuracy", "intent", name, title, missing=_UNLOCKED.format(package))
+def _unlocked_export(name: str, title: str, package: str, why: str) -> Variant:
+    return Variant("export_accuracy", "intent", name, title, missing=_UNLOCKED.format(package, why))
 
 
 _INTENT: Final[tuple[tuple[str, str, Work, str], ...]] = (
@@ -241,8 +241,8 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     Variant("export_accuracy", "intent", "onnx_fused", "ONNX fp32, fused", batch=64),
     Variant("export_accuracy", "intent", "onnx_int8_fused", "ONNX dynamic INT8, fused", batch=1),
     Variant("export_accuracy", "intent", "torch_int8", "PyTorch INT8", devices=_CPU, elsewhere=_TORCH_AO, batch=1),
-    _unlocked_export("torchao_int8", "torchao INT8", "torchao"),
-    _unlocked_export("bitsandbytes_int8", "bitsandbytes INT8", "bitsandbytes"),
+    _unlocked_export("torchao_int8", "torchao INT8", "torchao", _TORCHAO),
+    _unlocked_export("bitsandbytes_int8", "bitsandbytes INT8", "bitsandbytes", _BITSANDBYTES),
     # the rows of the paper's table 1 (schemes.py has it too)
     _scheme("fp32", "fp32"),
     _scheme("absmax", "absmax"),

@@ -8,6 +8,8 @@ from matrix.workloads import language, replicas
 from matrix.workloads.concurrent import UnderLoad, facts, latencies, per_second
 from matrix.workloads.language import server
 
+ANSWERS = 100
+
 
 def measured(service, cell, launch, measure, count):
     """Every answer is compared with what the service says when it is alone: what is wrong or missing is an error, no latency."""
@@ -31,10 +33,13 @@ def test_runtime(cell, launch, measure):
 
 @pytest.mark.cells(suite="concurrent_load", workload="response")
 def test_server(cell, launch, measure):
-    """llama.cpp's server, which answers one request at a time: what it streams, and when it begins to."""
+    """llama.cpp's server, which answers one request at a time: what it streams, and when it begins to.
+
+    It gets a hundred requests: as many as a classifier would take a quarter of an hour a launch.
+    """
     profile = launch.job.profile
     with server.service(cell.variant, language.prepared(launch), profile.language, measure.threads) as service:
-        right = measured(service, cell, launch, measure, profile.inference.min_rounds)
+        right = measured(service, cell, launch, measure, ANSWERS)
     written = sum(one.answer.pieces for one in right) / len(right)
     measure.facts(decode_per_s=written * per_second(right))
     measure.facts(first_token_s=quantile([one.begun - one.due + one.answer.first_s for one in right], 0.5))

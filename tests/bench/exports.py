@@ -25,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from transformers import AutoConfig
 
 from matrix import definitions, flops, stats
 from matrix.policy import parse_policy
@@ -34,7 +33,7 @@ from matrix.quality import kl_divergences
 from matrix.workloads import export, serve
 from matrix.workloads.data import load_splits
 from matrix.workloads.examples import inputs_of, windows
-from matrix.workloads.models import load_tokenizer
+from matrix.workloads.models import load_model, load_tokenizer
 from matrix.workloads.serve import INPUTS, Predict, torch_eager
 from matrix.workloads.train import encode
 from tests.bench.fast import shown
@@ -191,7 +190,7 @@ def main() -> int:
     calibration = [list(row) for row in train.ids[: recipe.calibration_examples]]
     rows = [dict(zip(INPUTS, (row, [1] * len(row), [0] * len(row)), strict=True)) for row in calibration]
     asked = [np.array(row, dtype=np.int64) for row in evaluation.ids[: options.examples]]
-    config, peak = AutoConfig.from_pretrained(options.student), int8_peak()
+    config, peak = load_model(str(options.student), splits.names, "bert").config, int8_peak()
     gates = parse_policy(definitions.text("gates.toml")).gate
     limit = next(gate.limit for gate in gates if gate.metric == "accuracy_delta" and "onnx_int8" in gate.variants)
     print(f"{options.student.name}, {splits.source}; INT8 products at {peak / 1e9:.0f} Gop/s on one thread")
