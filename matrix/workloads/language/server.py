@@ -16,12 +16,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from transformers import AutoTokenizer
 
 from matrix.errors import EvidenceError
+from matrix.orphans import die_with
 from matrix.profile import Language
 from matrix.workloads.concurrent import Service
 from matrix.workloads.language import Student
@@ -86,7 +88,13 @@ def running(model: Path, *, threads: int, context: int) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="matrix-server-") as folder:
         log = Path(folder) / "log"
         with log.open("wb") as told:
-            process = subprocess.Popen(command, stdout=told, stderr=told, env=os.environ)  # noqa: S603 - the package's own server
+            process = subprocess.Popen(  # noqa: S603 - the package's own server
+                command,
+                stdout=told,
+                stderr=told,
+                env=os.environ,
+                preexec_fn=partial(die_with, os.getpid()),  # noqa: PLW1509 - one system call, its library loaded before
+            )
         try:
             _ready(process, f"http://127.0.0.1:{port}/v1", log)
             yield f"http://127.0.0.1:{port}/v1"
