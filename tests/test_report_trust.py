@@ -181,6 +181,9 @@ def test_the_page_tells_how_to_check_it(tmp_path: Path) -> None:
     story = Story(tmp_path)
     name = story.measured(mac(), "nightly-mps")
     commands = next(one.commands for one in page.build(story.material()).sections if one.id.startswith("reproduce-mps"))
+    assert any(
+        line.startswith("matrix run mps --executor native --profile quick --suite training_step ") for line in commands
+    )
     assert any(line.startswith(f"matrix verify reports/bundles/{name} ") for line in commands)
     assert "matrix explain 'export_accuracy/intent/torch_fp32[batch=64]' --metric accuracy --target mps" in commands
 

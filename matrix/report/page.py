@@ -141,7 +141,9 @@ def _explained(material: Material, evidence: Evidence) -> str:
 
 def _reproduce(material: Material, evidence: Evidence) -> Section:
     bundle = evidence.bundle
-    options = [f"--profile {bundle.profile.name}", f"--seed {bundle.profile.recipe.seed}"]
+    options = [f"--executor {bundle.executor}", f"--profile {bundle.profile.name}"]
+    options += [f"--suite {suite}" for suite in bundle.profile.suites]
+    options += [f"--seed {bundle.profile.recipe.seed}"]
     options += [
         f"--{key} {value}" for key, value in bundle.spec.model_dump().items() if value not in (None, "embedded")
     ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import psutil
 import pytest
 from pydantic import ValidationError
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -252,6 +255,29 @@ def test_the_server_streams_what_it_streams_alone(made: Student) -> None:
     assert len(load.right(answered)) == len(answered) == 12
     assert all(0 < one.answer.first_s <= one.ended - one.begun for one in answered)
     assert all(1 <= one.answer.pieces <= TINY.answer for one in answered)
+
+
+SERVES = """
+import sys, time
+from pathlib import Path
+from matrix.workloads.language import server
+with server.running(Path(sys.argv[1]), threads=1, context=64) as url:
+    print(url, flush=True)
+    time.sleep(600)
+"""
+
+
+@NEEDS_LLAMA
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's kernel ends a process with its parent")
+def test_a_killed_launch_leaves_no_server(made: Student) -> None:
+    """It would take a core from whatever is measured next."""
+    command = [sys.executable, "-c", SERVES, str(made.file("gguf_q8_0"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launch:
+        assert launch.stdout
+        assert launch.stdout.readline().startswith("http://127.0.0.1:")
+        (serving,) = psutil.Process(launch.pid).children()
+        launch.kill()
+    serving.wait(timeout=30)
 
 
 @NEEDS_LLAMA
