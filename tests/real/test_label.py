@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,9 +138,10 @@ class Labeller:
         self.command += ["--concurrency", str(AT_A_TIME)]
 
     def start(self) -> subprocess.Popen[str]:
-        """A run of it."""
-        pipe = subprocess.PIPE
-        return subprocess.Popen([*map(str, self.command)], cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+        """A run of it, which heeds Ctrl-C also where these tests run as a script's background job, which ignores it."""
+        pipe, heeds = subprocess.PIPE, partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        command = [*map(str, self.command)]
+        return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, preexec_fn=heeds)  # noqa: PLW1509 - one call
 
     def when_asked(self, more: int, process: subprocess.Popen[str]) -> None:
         """Wait until the server was asked so often."""
