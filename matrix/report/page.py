@@ -141,11 +141,12 @@ def _explained(material: Material, evidence: Evidence) -> str:
 
 def _reproduce(material: Material, evidence: Evidence) -> Section:
     bundle = evidence.bundle
-    options = [f"--executor {bundle.executor}", f"--profile {bundle.profile.name}"]
-    options += [f"--suite {suite}" for suite in bundle.profile.suites]
-    options += [f"--seed {bundle.profile.recipe.seed}"]
-    options += [
-        f"--{key} {value}" for key, value in bundle.spec.model_dump().items() if value not in (None, "embedded")
+    options = [
+        f"--executor {bundle.executor}",
+        f"--profile {bundle.profile.name}",
+        *(f"--suite {suite}" for suite in bundle.profile.suites),
+        f"--seed {bundle.profile.recipe.seed}",
+        *(f"--{key} {value}" for key, value in bundle.spec.model_dump().items() if value not in (None, "embedded")),
     ]
     commands = (
         f"git checkout {bundle.source.commit or '<the commit that measured, which this bundle does not know>'}",
