@@ -28,6 +28,7 @@ from matrix.workloads.language import MODEL, PLAIN, REFERENCE, TYPES, Student, g
 from matrix.workloads.language.generation import Generation, prompts
 from matrix.workloads.language.student import HELD_OUT, halves, held_out, make
 from tests.real.conftest import Finished
+from tests.real.orphans import ended
 from tests.real.tiny import Silent, request, targets
 
 pytestmark = pytest.mark.frameworks
@@ -277,7 +278,7 @@ def test_a_killed_launch_leaves_no_server(made: Student) -> None:
         assert launch.stdout.readline().startswith("http://127.0.0.1:")
         (serving,) = psutil.Process(launch.pid).children()
         launch.kill()
-    serving.wait(timeout=30)
+    assert ended(serving, within_s=30)
 
 
 @NEEDS_LLAMA

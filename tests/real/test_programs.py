@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from matrix.workloads import inventory
+from tests.real.orphans import ended
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,10 +44,7 @@ def test_a_launch_ends_when_its_client_is_gone() -> None:
         (child,) = psutil.Process(process.pid).children()
         process.stdin.close()
         assert process.wait(timeout=10) == 128 + 9
-        until = time.monotonic() + 5
-        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
-            time.sleep(0.05)
-        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+        assert ended(child, within_s=5)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ELF files are Linux's")
